@@ -1,0 +1,1 @@
+"""Chogo: a declarative recipe engine that compounds medical language models."""

@@ -1,0 +1,33 @@
+"""`task_arithmetic`: the base plus a weighted sum of what each model changed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from engine.merging._consensus import add_sum, parameters
+from engine.merging._method import Method
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from torch import Tensor
+
+
+def merge(
+    sources: Sequence[Tensor], each: Sequence[Mapping[str, float]], shared: Mapping[str, float], key: str
+) -> Tensor:
+    """Add `lambda * sum(weight * (source - base))` to the base. Differences are not rounded; mergekit rounds them."""
+    del key
+    base, *others = sources
+    return add_sum(base, (source - base for source in others), [numbers["weight"] for numbers in each], shared)
+
+
+METHOD = Method(
+    name="task_arithmetic",
+    summary="The base plus a weighted sum of task vectors.",
+    paper="https://arxiv.org/abs/2212.04089",
+    parameters=parameters(normalize=False),
+    merge=merge,
+    needs_base=True,
+    min_sources=0,
+)

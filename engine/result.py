@@ -1,0 +1,166 @@
+"""The run directory: what a finished plan leaves for people, assembled from stored outputs and moved into place.
+
+    recipe.yaml recipe.lock.yaml scores.json report.md    the run
+    stages/<stage>                                        links into the store
+    model/                                                the checkpoint with its card, configuration and sums
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from engine import card
+from engine.files import sha256_of, write_atomically
+from engine.pin import Pins, lock
+from engine.plan import Plan, Stage
+from engine.recipe import dump_recipe
+from engine.yaml_source import to_yaml
+
+_LOCK_HEAD = "# What every name of this recipe stood for when it ran. It is a recipe itself: run it to repeat the run.\n"
+
+
+@dataclass(frozen=True)
+class Result:
+    """Where the run is, and what was measured."""
+
+    folder: Path
+    scores: Mapping[str, Any]
+
+
+def assemble(plan: Plan, pins: Pins, folders: Mapping[str, Path], folder: Path, text: str) -> Result:
+    """Write the run directory; run again it writes the same bytes.
+
+    Args:
+        plan: The plan that was carried out.
+        pins: What its names stand for.
+        folders: The folder of every stage and given model.
+        folder: The run directory.
+        text: The recipe file as it was written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / "recipe.yaml", text)
+    locked = dump_recipe(lock(plan.recipe, pins, folder))
+    write_atomically(folder / "recipe.lock.yaml", _LOCK_HEAD + locked)
+    _link_stages(plan, folders, folder / "stages")
+    scores = _scores(plan, folders)
+    write_atomically(folder / "scores.json", json.dumps(scores, indent=1, ensure_ascii=False) + "\n")
+    merge = next(stage for stage in plan.stages if stage.kind == "merge")
+    config = json.loads((folders[merge.name] / "merge.json").read_text(encoding="utf-8"))
+    mergekit = _mergekit(plan, merge, config, folders, folder)
+    facts = card.Facts(plan.recipe, scores, mergekit, _lineage(plan, pins))
+    write_atomically(folder / "report.md", card.report(facts))
+    _place_model(folders[merge.name] / "model", folder / "model", {
+        "README.md": card.model_card(facts),
+        "mergekit_config.yml": mergekit,
+        "recipe.lock.yaml": _LOCK_HEAD + locked,
+    })
+    return Result(folder, scores)
+
+
+def stage_link(stage: str) -> str:
+    """Name the link of a stage under `stages/`."""
+    return stage.replace(" ", "-").replace("/", "-").replace(":", "-")
+
+
+def _link_stages(plan: Plan, folders: Mapping[str, Path], links: Path) -> None:
+    links.mkdir(exist_ok=True)
+    wanted = {stage_link(stage.name): folders[stage.name] for stage in plan.stages}
+    for old in links.iterdir():
+        if old.is_symlink() and old.name not in wanted:
+            old.unlink()
+    for name, target in wanted.items():
+        temporary = links / f".{name}"
+        temporary.unlink(missing_ok=True)
+        temporary.symlink_to(os.path.relpath(target, links))
+        temporary.replace(links / name)
+
+
+def _scores(plan: Plan, folders: Mapping[str, Path]) -> dict[str, Any]:
+    """Put the stages' scores together, with the names that people use."""
+    rows: list[dict[str, Any]] = []
+    compared: list[dict[str, Any]] = []
+    search: Mapping[str, Any] | None = None
+    for stage in plan.stages:
+        file = folders[stage.name] / "scores.json"
+        if stage.kind not in ("search", "evaluate") or not file.is_file():
+            continue
+        part = json.loads(file.read_text(encoding="utf-8"))
+        names = {**stage.labels, "winner": plan.recipe.name, "uniform": "uniform merge"}
+        rows += [{**row, "model": names[row["model"]]} for row in part["rows"]]
+        compared += [{**row, "a": names[row["a"]], "b": names[row["b"]]} for row in part.get("differences", [])]
+        search = part.get("search", search)
+    return {"rows": rows, "differences": compared, "search": search}
+
+
+def _mergekit(
+    plan: Plan, merge: Stage, config: Mapping[str, Any], folders: Mapping[str, Path], folder: Path
+) -> str:
+    """Write the winner as a plain mergekit configuration whose paths start at the run directory."""
+
+    def place(node: str) -> str:
+        if node not in plan.given:
+            return f"stages/{stage_link(node)}"
+        return os.path.relpath(folders[node], folder)
+
+    def source(number: str) -> str:
+        adapter = merge.inputs.get(f"{number}+adapter")
+        base = place(merge.inputs[number])
+        return base if adapter is None else f"{base}+{place(adapter)}"
+
+    def named(node: Any, key: str = "") -> Any:  # noqa: ANN401 - any part of a configuration
+        if isinstance(node, Mapping):
+            return {name: named(value, name) for name, value in node.items()}
+        if isinstance(node, list):
+            return [named(one) for one in node]
+        return source(node) if key in ("model", "base_model", "tokenizer_source") and node in merge.inputs else node
+
+    head = "# Plain mergekit: from the run directory, `mergekit-yaml model/mergekit_config.yml OUT`.\n"
+    return head + to_yaml(named(dict(config)))
+
+
+def _lineage(plan: Plan, pins: Pins) -> list[dict[str, str]]:
+    """Name every model that went in, as exactly as it is pinned; a local path stays at home."""
+    found: list[dict[str, str]] = []
+    names = {reference: name for name, reference in plan.recipe.models.items()}
+    for reference, resolved in pins.models.items():
+        if resolved is None:
+            continue
+        label = names.get(reference, Path(reference.name).name if reference.kind == "local" else reference.name)
+        what = str(resolved.exact) if reference.kind != "local" else f"sha256:{resolved.identity['sha256']}"
+        found.append({"name": label, "what": what, "hub": reference.name if reference.kind == "hub" else ""})
+    found += [{"name": name, "what": "LoRA fine-tune of this recipe", "hub": ""} for name in plan.recipe.sft]
+    return found
+
+
+def _place_model(weights: Path, model: Path, texts: Mapping[str, str]) -> None:
+    """Build the published folder beside its place and swap it in."""
+    temporary, old = model.with_name(".model.tmp"), model.with_name(".model.old")
+    for path in (temporary, old):
+        shutil.rmtree(path, ignore_errors=True)
+    temporary.mkdir()
+    for file in sorted(weights.iterdir()):
+        _link_or_copy(file, temporary / file.name)
+    for name, text in texts.items():
+        write_atomically(temporary / name, text)
+    write_atomically(temporary / "SHA256SUMS", _sums(sorted(temporary.iterdir())))
+    if model.exists():
+        model.replace(old)
+    temporary.replace(model)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _link_or_copy(file: Path, target: Path) -> None:
+    try:
+        target.hardlink_to(file)
+    except OSError:
+        shutil.copyfile(file, target)
+
+
+def _sums(files: Sequence[Path]) -> str:
+    return "".join(f"{sha256_of(file)}  {file.name}\n" for file in files)

@@ -1,0 +1,93 @@
+"""Systems under test: merges applied in place to one live model and asked the same items.
+
+A base, a parent and a candidate are all merges of the same sources, so they are made by the same kernels and differ in
+their numbers alone. What is exported is what was asked here, bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from engine import inference
+from engine.exams import Exam
+from engine.executor import Merger
+from evaluators._multiple_choice import mean_logprob, score_items
+from evaluators._types import ItemResult, Progress
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from engine.checkpoints import Source
+
+Results = tuple[tuple[ItemResult, ...], ...]
+
+
+def fitness(exams: Sequence[Exam], results: Results) -> float:
+    """Weigh the mean log-probabilities of the right answers; greater is better, 0 is certainty."""
+    total = sum(exam.weight for exam in exams)
+    return sum(exam.weight * mean_logprob(each) for exam, each in zip(exams, results, strict=True)) / total
+
+
+class Systems:
+    """One live model that becomes any merge of its sources."""
+
+    def __init__(self, sources: Mapping[str, Source], *, seed: int, dtype: str | None = None) -> None:
+        self._sources = sources
+        self._seed = seed
+        self._dtype = dtype
+        self._model: PreTrainedModel | None = None
+        self._asked: dict[tuple[Path, bool], inference.TransformersModel] = {}
+
+    @property
+    def layers(self) -> int:
+        """Count the layers of the first source."""
+        first = next(iter(self._sources.values()))
+        return int(first.checkpoint.config["num_hidden_layers"])
+
+    def alone(self, model: str) -> dict[str, Any]:
+        """Give the merge that is one source as it is."""
+        config: dict[str, Any] = {"merge_method": "passthrough", "models": [{"model": model}]}
+        return config if self._dtype is None else {**config, "dtype": self._dtype}
+
+    def ask(self, config: Mapping[str, Any], exams: Sequence[Exam], progress: Progress | None = None) -> Results:
+        """Become a merge and answer every exam.
+
+        Raises:
+            PlanError, StageError: The sources do not fit, or the merge is not finite.
+        """
+        merger = Merger(config, self._sources, seed=self._seed)
+        model = self._live(merger)
+        merger.apply(model)
+        done, total = 0, sum(len(exam.items) for exam in exams)
+        results: list[tuple[ItemResult, ...]] = []
+        folder = self._sources[merger.plan.tokenizer].checkpoint.folder
+        for exam in exams:
+            before = done
+
+            def report(items: int, _: int, before: int = before) -> None:
+                if progress is not None:
+                    progress(before + items, total)
+
+            asked = self._speaker(model, folder, chat_template=exam.chat_template)
+            results.append(score_items(asked, exam.items, scoring=exam.scoring, progress=report))
+            done += len(exam.items)
+        return tuple(results)
+
+    def _live(self, merger: Merger) -> PreTrainedModel:
+        import torch
+
+        dtype = getattr(torch, merger.plan.dtype)
+        if self._model is None or self._model.config.num_hidden_layers != merger.plan.config["num_hidden_layers"]:
+            self._model = inference.skeleton(merger.plan.config, dtype)
+            self._asked.clear()
+        return self._model
+
+    def _speaker(self, model: PreTrainedModel, folder: Path, *, chat_template: bool) -> inference.TransformersModel:
+        # Kept for all candidates: tokenised items and batches are formed once.
+        place = (folder, chat_template)
+        if place not in self._asked:
+            tokenizer = inference.load_tokenizer(folder)
+            self._asked[place] = inference.TransformersModel(model, tokenizer, chat_template=chat_template)
+        return self._asked[place]

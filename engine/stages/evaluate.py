@@ -1,0 +1,63 @@
+"""`evaluate`: the winner and its baselines answer the test once; every difference is paired."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from engine import scores
+from engine.checkpoints import open_source
+from engine.events import Event
+from engine.exams import load_exams
+from engine.search.space import with_point
+from engine.search.systems import Results, Systems
+from engine.stages import Work
+from engine.files import write_atomically
+
+_WINNER = "winner"
+
+
+def run(work: Work) -> None:
+    """Ask base, parents, baselines and the exported winner, and write `scores.json` and the per-item results."""
+    exams = load_exams(work.spec["evaluate"], work.files)
+    names = [name for name in work.inputs if "+" not in name and name != _WINNER]
+    sources = {
+        name: open_source(work.inputs[name], work.inputs.get(f"{name}+adapter"), resident=True) for name in names
+    }
+    # The winner is read from the files that will be published.
+    sources[_WINNER] = open_source(work.inputs[_WINNER] / "model")
+    systems = Systems(sources, seed=work.seed, dtype=_dtype(work.spec["merge"]))
+    listed = [*work.spec["systems"], {"role": "winner", "model": _WINNER}]
+    folder = work.output / "items"
+    folder.mkdir()
+    answers: dict[str, Results] = {}
+    rows: list[dict[str, Any]] = []
+    for count, system in enumerate(listed):
+        name = system["model"]
+
+        def progress(done: int, total: int, count: int = count) -> None:
+            data = {"done": count * total + done, "total": len(listed) * total, "unit": "items"}
+            work.emit(Event("progress", data=data))
+
+        config = systems.alone(name)
+        if "point" in system:
+            config = with_point(work.spec["merge"], system["point"], systems.layers)
+        answers[name] = systems.ask(config, exams, progress)
+        for exam, each in zip(exams, answers[name], strict=True):
+            scores.write_items(folder / f"{name}-{exam.evaluator}.jsonl", each)
+            rows += scores.rows(system, exam.about, each, seed=work.seed)
+    compared = [
+        row
+        for index, exam in enumerate(exams)
+        for name, each in answers.items()
+        if name != _WINNER
+        for row in scores.differences((_WINNER, answers[_WINNER][index]), (name, each[index]), exam.about, seed=work.seed)
+    ]
+    text = json.dumps({"rows": rows, "differences": compared}, indent=1, ensure_ascii=False)
+    write_atomically(work.output / "scores.json", text + "\n")
+
+
+def _dtype(config: Mapping[str, Any]) -> str | None:
+    dtype = config.get("out_dtype") or config.get("dtype")
+    return None if dtype is None else str(dtype)

@@ -1,0 +1,28 @@
+"""`merge`: the winner's weights, written by the same kernels that the search scored."""
+
+from __future__ import annotations
+
+import json
+
+from engine.checkpoints import open_source
+from engine.executor import Merger
+from engine.stages import Work
+
+
+def run(work: Work) -> None:
+    """Write the merged checkpoint, and `merge.json` with the configuration that made it.
+
+    Raises:
+        PlanError: Sources that do not fit each other.
+        StageError: A result that is not finite, or too little room.
+    """
+    config = work.spec.get("merge")
+    if config is None:
+        config = json.loads((work.inputs["search"] / "best.json").read_text(encoding="utf-8"))["merge"]
+    names = [name for name in work.inputs if "+" not in name and name != "search"]
+    sources = {name: open_source(work.inputs[name], work.inputs.get(f"{name}+adapter")) for name in names}
+    merger = Merger(config, sources, seed=work.seed)
+    model = work.output / "model"
+    model.mkdir()
+    merger.write(model, work.emit)
+    (work.output / "merge.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
