@@ -63,7 +63,11 @@ def _chat_rows(kind: str, file: Path) -> Iterator[Row]:
             continue
         try:
             row = _READERS[kind](json.loads(line))
-            reason = None if row["messages"] and row["messages"][-1]["role"] == "assistant" else "no assistant's turn ends it"
+            reason = (
+                None
+                if row["messages"] and row["messages"][-1]["role"] == "assistant"
+                else "no assistant's turn ends it"
+            )
         except json.JSONDecodeError as error:
             reason = f"not JSON: {error.msg} at column {error.colno}"
         except (KeyError, TypeError, AttributeError) as error:

@@ -63,7 +63,9 @@ class Display:
             self._console.print(_score_table(rows, rich=self._console.is_terminal))
         if scores["differences"]:
             self._console.print(_difference_table(scores["differences"], rich=self._console.is_terminal))
-        self._console.print(f"\nDone in {_duration(seconds)}. The model is in {folder / 'model'}, the report in {folder / 'report.md'}.")
+        self._console.print(
+            f"\nDone in {_duration(seconds)}. The model is in {folder / 'model'}, the report in {folder / 'report.md'}."
+        )
 
     def error(self, text: str, *, kind: str, code: int) -> None:
         """Show what went wrong, in prose, on standard error."""
@@ -71,7 +73,10 @@ class Display:
         if self._machine:
             self._line({"event": "run_failed", "kind": kind, "message": text, "exit_code": code})
         else:
-            self._errors.print(f"[red]{kind}[/] {escape(text)}" if self._errors.is_terminal else f"{kind}: {text}", markup=self._errors.is_terminal)
+            self._errors.print(
+                f"[red]{kind}[/] {escape(text)}" if self._errors.is_terminal else f"{kind}: {text}",
+                markup=self._errors.is_terminal,
+            )
 
     def text(self, text: str) -> None:
         """Print a text as it is."""
@@ -121,7 +126,9 @@ class Display:
         else:
             mark = "  [green]best so far[/]" if data["fitness"] == data["best"] else ""
             scored = f"logprob {data['fitness']:.4f}  accuracy {percent(data['accuracy'])} %{mark}"
-        self._print(f"      {data['number'] + 1:>3}/{data['total']} {escape(data['origin']):<8} {escape(point)}  {scored}")
+        self._print(
+            f"      {data['number'] + 1:>3}/{data['total']} {escape(data['origin']):<8} {escape(point)}  {scored}"
+        )
         if self._console.is_terminal:
             self._advance(event.stage, data["number"] + 1, data["total"])
 

@@ -25,7 +25,9 @@ class EventLog:
         self._file = self._path.open("a", encoding="utf-8")
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         del trace
         if kind is not None:
             self(Event("run_failed", data={"kind": kind.__name__, "message": str(error)}))

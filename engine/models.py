@@ -20,7 +20,6 @@ from engine.errors import PinError
 from engine.files import sha256_of, write_atomically
 
 if TYPE_CHECKING:
-
     from engine.references import ModelReference
 
 _BLOCK = 1 << 20
@@ -154,5 +153,3 @@ def hub_snapshot(reference: ModelReference, *, fetch: bool) -> Path | None:
             hint="Check the name and revision, `hf auth whoami`, and that HF_HUB_OFFLINE is not set; "
             "or download it elsewhere and name the folder.",
         ) from error
-
-

@@ -119,7 +119,9 @@ def _data(recipe: Recipe) -> Iterator[tuple[Sequence[str], Sequence[str] | None]
 def evaluations(recipe: Recipe) -> tuple[Any, ...]:
     """List every evaluation of a recipe, in its order."""
     search = recipe.search
-    inside = () if search is None else (*search.objective, *search.constraints, *(search.select.on if search.select else ()))
+    inside = (
+        () if search is None else (*search.objective, *search.constraints, *(search.select.on if search.select else ()))
+    )
     return (*inside, *recipe.evaluate)
 
 

@@ -324,5 +324,3 @@ def _refuse_unbuilt(recipe: Recipe) -> None:
         raise PlanError(
             f"not built yet in this version:\n{listed}", hint="Take these parts out of the recipe to run the rest."
         )
-
-

@@ -1,8 +1,8 @@
 """The run directory: what a finished plan leaves for people, assembled from stored outputs and moved into place.
 
-    recipe.yaml recipe.lock.yaml scores.json report.md    the run
-    stages/<stage>                                        links into the store
-    model/                                                the checkpoint with its card, configuration and sums
+recipe.yaml recipe.lock.yaml scores.json report.md    the run
+stages/<stage>                                        links into the store
+model/                                                the checkpoint with its card, configuration and sums
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ from engine.plan import Plan, Stage
 from engine.recipe import dump_recipe
 from engine.yaml_source import to_yaml
 
-_LOCK_HEAD = "# What every name of this recipe stood for when it ran. It is a recipe itself: run it to repeat the run.\n"
+_LOCK_HEAD = (
+    "# What every name of this recipe stood for when it ran. It is a recipe itself: run it to repeat the run.\n"
+)
 
 
 @dataclass(frozen=True)
@@ -55,11 +57,15 @@ def assemble(plan: Plan, pins: Pins, folders: Mapping[str, Path], folder: Path, 
     mergekit = _mergekit(plan, merge, config, folders, folder)
     facts = card.Facts(plan.recipe, scores, mergekit, _lineage(plan, pins))
     write_atomically(folder / "report.md", card.report(facts))
-    _place_model(folders[merge.name] / "model", folder / "model", {
-        "README.md": card.model_card(facts),
-        "mergekit_config.yml": mergekit,
-        "recipe.lock.yaml": _LOCK_HEAD + locked,
-    })
+    _place_model(
+        folders[merge.name] / "model",
+        folder / "model",
+        {
+            "README.md": card.model_card(facts),
+            "mergekit_config.yml": mergekit,
+            "recipe.lock.yaml": _LOCK_HEAD + locked,
+        },
+    )
     return Result(folder, scores)
 
 
@@ -98,9 +104,7 @@ def _scores(plan: Plan, folders: Mapping[str, Path]) -> dict[str, Any]:
     return {"rows": rows, "differences": compared, "search": search}
 
 
-def _mergekit(
-    plan: Plan, merge: Stage, config: Mapping[str, Any], folders: Mapping[str, Path], folder: Path
-) -> str:
+def _mergekit(plan: Plan, merge: Stage, config: Mapping[str, Any], folders: Mapping[str, Path], folder: Path) -> str:
     """Write the winner as a plain mergekit configuration whose paths start at the run directory."""
 
     def place(node: str) -> str:

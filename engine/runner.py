@@ -91,7 +91,8 @@ def _run_stage(stage: Stage, plan: Plan, store: Store, folders: Mapping[str, Pat
             raise _explained(error, stage, store) from error
         except MemoryError as error:
             raise StageError(
-                f"{stage.name} ran out of memory.", hint="Lower per_device_train_batch_size or max_length, or free memory."
+                f"{stage.name} ran out of memory.",
+                hint="Lower per_device_train_batch_size or max_length, or free memory.",
             ) from error
         store.drop_scratch(scratch)
         emit(Event("stage_finished", data={"seconds": round(time.monotonic() - started, 1)}))

@@ -72,9 +72,7 @@ def read_items(path: Path) -> Answers:
     return tuple(ItemResult(**{**one, "prediction": tuple(one["prediction"])}) for one in found)
 
 
-def _row(
-    system: Mapping[str, str], exam: Mapping[str, str], lang: str, results: Answers, seed: int
-) -> dict[str, Any]:
+def _row(system: Mapping[str, str], exam: Mapping[str, str], lang: str, results: Answers, seed: int) -> dict[str, Any]:
     estimate = accuracy_interval(results, seed=seed)
     return {
         "model": system["model"],

@@ -10,7 +10,6 @@ if TYPE_CHECKING:
     from evaluators._types import Item, Selection
 
 
-
 def names() -> tuple[str, ...]:
     """List the evaluators: the public files of this folder, in alphabetical order. Imports none of them."""
     return tuple(sorted(path.stem for path in Path(__file__).parent.glob("[!_]*.py")))

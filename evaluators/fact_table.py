@@ -116,7 +116,6 @@ def _relation(path: Path, name: str, body: Mapping[str, Any]) -> Relation:
     return Relation(name, wordings, facts)
 
 
-
 def _asked(relation: Relation, split: str, wording: int) -> Iterator[tuple[Item, ...]]:
     """Give the items of each fact, one a language, for one wording of the split."""
     for fact in relation.facts:

@@ -17,9 +17,7 @@ _SILENT = ("models", "slices", "sources", "parameters", "value")
 
 def ranges(config: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     """List the ranges of a mergekit configuration by name, in the file's order; `by` gives one name for each part."""
-    return {
-        f"{name}.{part}" if part else name: value for name, value in _walk(config, "") for part in _parts(value)
-    }
+    return {f"{name}.{part}" if part else name: value for name, value in _walk(config, "") for part in _parts(value)}
 
 
 def uniform_point(config: Mapping[str, Any]) -> dict[str, float]:

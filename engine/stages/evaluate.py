@@ -52,7 +52,9 @@ def run(work: Work) -> None:
         for index, exam in enumerate(exams)
         for name, each in answers.items()
         if name != _WINNER
-        for row in scores.differences((_WINNER, answers[_WINNER][index]), (name, each[index]), exam.about, seed=work.seed)
+        for row in scores.differences(
+            (_WINNER, answers[_WINNER][index]), (name, each[index]), exam.about, seed=work.seed
+        )
     ]
     text = json.dumps({"rows": rows, "differences": compared}, indent=1, ensure_ascii=False)
     write_atomically(work.output / "scores.json", text + "\n")

@@ -92,7 +92,9 @@ def encode(
     return {"input_ids": ids[:max_length], "labels": labels[:max_length]}
 
 
-def _render(messages: Sequence[Mapping[str, str]], tokenizer: PreTrainedTokenizerBase, *, prompt: bool = False) -> list[int]:
+def _render(
+    messages: Sequence[Mapping[str, str]], tokenizer: PreTrainedTokenizerBase, *, prompt: bool = False
+) -> list[int]:
     if tokenizer.chat_template is None:
         raise StageError("The base model has no chat template.", hint="Start from an instruction-tuned model.")
     text = tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=prompt)
@@ -202,7 +204,8 @@ def _check_finite(model: Any) -> None:  # noqa: ANN401 - a PEFT model
     for name, parameter in model.named_parameters():
         if parameter.requires_grad and not bool(parameter.isfinite().all()):
             raise StageError(
-                f"The training diverged: {name} is not finite.", hint="Lower training.learning_rate, or add warmup_steps."
+                f"The training diverged: {name} is not finite.",
+                hint="Lower training.learning_rate, or add warmup_steps.",
             )
 
 
