@@ -9,6 +9,10 @@ from typing import Any
 from engine.recipe import Recipe
 from engine.yaml_source import to_yaml
 
+_NOTICE = (
+    "Compounded by Chogo from the models below. **Not for clinical use.** "
+    "医療機器プログラムではありません。診療には使えません。"
+)
 _SPLITS = {"test": "Test (read once)", "select": "Select", "dev": "Dev (what the search saw; not a result)"}
 
 
@@ -34,7 +38,7 @@ def model_card(facts: Facts) -> str:
         [
             f"---\n{to_yaml(head)}---\n",
             f"# {facts.recipe.name}\n",
-            "Compounded by Chogo from the models below. **Not for clinical use.** 医療機器プログラムではありません。診療には使えません。\n",
+            f"{_NOTICE}\n",
             "## What it is made of\n",
             f"| model | pinned as |\n|---|---|\n{lineage}\n",
             "## Results\n",
@@ -80,8 +84,8 @@ def _results(facts: Facts, splits: Sequence[str]) -> str:
             f"| {percent(row['accuracy'])} | {interval(row)} | {row['mean_logprob']:.3f} |"
             for row in rows
         ]
-        head = "| model | role | evaluator | lang | n | accuracy % | 95 % interval | mean logprob |\n|---|---|---|---|---|---|---|---|"
-        parts.append(f"### {_SPLITS[split]}\n\n{head}\n" + "\n".join(lines) + "\n")
+        head = "| model | role | evaluator | lang | n | accuracy % | 95 % interval | mean logprob |"
+        parts.append(f"### {_SPLITS[split]}\n\n{head}\n{'|---' * 8}|\n" + "\n".join(lines) + "\n")
     return "\n".join(parts) if parts else "This recipe evaluates nothing.\n"
 
 

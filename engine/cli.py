@@ -34,6 +34,7 @@ RecipeFile = Annotated[Path, typer.Argument(help="A recipe, or a plain mergekit 
 Out = Annotated[Path, typer.Option("--out", help="The folder of run directories and of the store.")]
 Json = Annotated[bool, typer.Option("--json", help="Write events as JSON lines on standard output.")]
 _MERGED = Path("merged")
+_INTERRUPTED, _TERMINATED = 130, 143
 
 
 @app.command()
@@ -41,16 +42,18 @@ def run(file: RecipeFile, out: Out = _MERGED, *, machine: Json = False) -> None:
     """Carry a recipe out: what is stored is reused, the rest runs."""
     from engine.display import Display
     from engine.event_log import EventLog
-    from engine.preflight import check_data
+    from engine.preflight import check_data, check_models
     from engine.result import assemble
     from engine.runner import run as carry_out
+    from engine.store import Store
 
     display = Display(machine=machine)
     started = time.monotonic()
     loaded = _load(file)
     folder = out / loaded.recipe.name
     folder.mkdir(parents=True, exist_ok=True)
-    with EventLog(folder / "events.jsonl") as log:
+    # One process at a time writes a run directory and its log.
+    with Store(out / ".store").lock(f"run {loaded.recipe.name}"), EventLog(folder / "events.jsonl") as log:
 
         def emit(event: Event) -> None:
             log(event)
@@ -58,6 +61,7 @@ def run(file: RecipeFile, out: Out = _MERGED, *, machine: Json = False) -> None:
 
         _warn(loaded, emit)
         pins, plan, store = _prepare(loaded, file, out, emit, fetch=True)
+        check_models(plan)
         check_data(plan)
         folders = carry_out(plan, store, emit)
         result = assemble(plan, pins, folders, folder, file.read_text(encoding="utf-8"))
@@ -69,12 +73,13 @@ def run(file: RecipeFile, out: Out = _MERGED, *, machine: Json = False) -> None:
 def plan(file: RecipeFile, out: Out = _MERGED, *, machine: Json = False) -> None:
     """Show the stages of a recipe, what is stored and what will run; asks no network."""
     from engine.display import Display
-    from engine.preflight import check_data
+    from engine.preflight import check_data, check_models
     from engine.runner import status
 
     display = Display(machine=machine)
     loaded = _load(file)
     _, planned, store = _prepare(loaded, file, out, display, fetch=False)
+    check_models(planned)
     check_data(planned)
     display.plan(status(planned, store), [problem.render(str(file)) for problem in loaded.warnings])
 
@@ -108,17 +113,22 @@ def main() -> None:
     """Run the command and turn every ending into an exit code."""
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        app(standalone_mode=False)
+        code = app(standalone_mode=False)
+        if code == _INTERRUPTED:  # typer turns Ctrl-C into a value
+            _stop("Interrupted", _INTERRUPTED)
+        sys.exit(code)
     except RecipeEngineError as error:
         _fail(str(error), type(error).__name__, error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
-        _fail(f"Stopped. What is finished is kept; to go on: {_again()}", "Interrupted", 130)
+        _stop("Interrupted", _INTERRUPTED)
     except _Terminated:
-        _fail(f"Terminated. What is finished is kept; to go on: {_again()}", "Terminated", 143)
+        _stop("Terminated", _TERMINATED)
     except BrokenPipeError:
         # The reader of a pipe went away; there is nobody left to tell.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except OSError as error:
+        _fail(f"{error}.\n  Mend the cause, then run the same command again: {_again()}", "OSError", 1)
     except Exception as error:
         if not type(error).__module__.startswith("typer"):
             raise
@@ -134,6 +144,10 @@ def _terminate(number: int, frame: FrameType | None) -> None:
     del number, frame
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     raise _Terminated
+
+
+def _stop(kind: str, code: int) -> None:
+    _fail(f"Stopped. What is finished is kept; to go on: {_again()}", kind, code)
 
 
 def _again() -> str:

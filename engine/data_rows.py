@@ -63,11 +63,7 @@ def _chat_rows(kind: str, file: Path) -> Iterator[Row]:
             continue
         try:
             row = _READERS[kind](json.loads(line))
-            reason = (
-                None
-                if row["messages"] and row["messages"][-1]["role"] == "assistant"
-                else "no assistant's turn ends it"
-            )
+            reason = _lacking(row["messages"])
         except json.JSONDecodeError as error:
             reason = f"not JSON: {error.msg} at column {error.colno}"
         except (KeyError, TypeError, AttributeError) as error:
@@ -80,6 +76,14 @@ def _chat_rows(kind: str, file: Path) -> Iterator[Row]:
         raise ItemError("\n".join(problems[:20] + ([f"and {len(problems) - 20} more"] if len(problems) > 20 else [])))  # noqa: PLR2004
 
 
+def _lacking(messages: Sequence[Mapping[str, str]]) -> str | None:
+    if not messages or messages[-1]["role"] != "assistant":
+        return "no assistant's turn ends it"
+    if messages[0]["role"] == "assistant":
+        return "an assistant's turn begins it, and it answers nothing"
+    return None if messages[-1]["content"].strip() else "the answer is empty"
+
+
 def _lines(file: Path) -> list[str]:
     try:
         return file.read_text(encoding="utf-8").split("\n")
@@ -88,12 +92,12 @@ def _lines(file: Path) -> list[str]:
 
 
 def _messages(row: Row) -> Row:
-    return {"messages": [{"role": _ROLES[turn["role"]], "content": str(turn["content"])} for turn in row["messages"]]}
+    return {"messages": [{"role": _ROLES[turn["role"]], "content": _text(turn["content"])} for turn in row["messages"]]}
 
 
 def _sharegpt(row: Row) -> Row:
     turns = row["conversations"]
-    return {"messages": [{"role": _ROLES[turn["from"]], "content": str(turn["value"])} for turn in turns]}
+    return {"messages": [{"role": _ROLES[turn["from"]], "content": _text(turn["value"])} for turn in turns]}
 
 
 def _alpaca(row: Row) -> Row:
@@ -105,8 +109,16 @@ def _prompt_completion(row: Row) -> Row:
     return _pair(row["prompt"], row["completion"])
 
 
-def _pair(question: str, answer: str) -> Row:
-    return {"messages": [{"role": "user", "content": str(question)}, {"role": "assistant", "content": str(answer)}]}
+def _pair(question: Any, answer: Any) -> Row:  # noqa: ANN401 - of a stranger's file
+    turns = (("user", question), ("assistant", answer))
+    return {"messages": [{"role": role, "content": _text(content)} for role, content in turns]}
+
+
+def _text(value: Any) -> str:  # noqa: ANN401 - a row of a stranger's file may be anything
+    # A missing turn is often written as null; as text that would teach the word None.
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise TypeError(f"a turn wants a text, not {value!r}")
+    return str(value)
 
 
 _READERS = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from engine.events import Event
 from engine.runner import Status
 
 _PLAIN_EVERY = 15.0
+_PIPE_WIDTH = 120
 
 
 class Display:
@@ -25,7 +27,8 @@ class Display:
 
     def __init__(self, *, machine: bool = False) -> None:
         self._machine = machine
-        self._console = Console(highlight=False, soft_wrap=True)
+        # A pipe has no width; tables that are cut for 80 columns would lose their headings.
+        self._console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else _PIPE_WIDTH)
         self._errors = Console(stderr=True, highlight=False, soft_wrap=True)
         self._bar: Progress | None = None
         self._task: TaskID | None = None

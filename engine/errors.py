@@ -15,6 +15,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+# East Asian full-width characters begin behind this code point.
+_LAST_NARROW = 0x2E7F
+
 
 class RecipeEngineError(Exception):
     """Base of every error that is the user's to mend. `hint` says what to do next."""
@@ -47,7 +50,7 @@ class Problem:
         if self.source:
             # Full-width characters take two cells: pad with a full-width space so that the caret stands right.
             before = self.source[: self.column - 1]
-            pad = "".join("\u3000" if ord(char) > 0x2E7F else ("\t" if char == "\t" else " ") for char in before)
+            pad = "".join("\u3000" if ord(char) > _LAST_NARROW else ("\t" if char == "\t" else " ") for char in before)
             parts += [f"    {self.source}", f"    {pad}^"]
         if self.hint:
             parts.append(f"  {self.hint}")

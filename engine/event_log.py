@@ -1,8 +1,9 @@
-"""events.jsonl: what happened in a run and when, one JSON object a line. Advisory: nothing is ever read back from it."""
+"""events.jsonl: what happened in a run and when, one JSON object a line. Advisory: nothing is ever read from it."""
 
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -22,7 +23,7 @@ class EventLog:
 
     def __enter__(self) -> Self:
         _cut_torn_tail(self._path)
-        self._file = self._path.open("a", encoding="utf-8")
+        self._file = self._path.open("ab", buffering=0)
         return self
 
     def __exit__(
@@ -38,9 +39,13 @@ class EventLog:
         if event.name in _SKIPPED:
             return
         at = datetime.now(UTC).isoformat(timespec="milliseconds")
-        line = {"at": at, "event": event.name, "stage": event.stage, **event.data}
-        self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
-        self._file.flush()
+        body = {"at": at, "event": event.name, "stage": event.stage, **event.data}
+        line = (json.dumps(body, ensure_ascii=False) + "\n").encode()
+        # A full disk costs the line and never the run.
+        with suppress(OSError):
+            written = self._file.write(line)
+            if written != len(line):
+                self._file.truncate(self._file.tell() - written)
 
 
 def _cut_torn_tail(path: Path) -> None:

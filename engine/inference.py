@@ -1,7 +1,7 @@
 """The language model that evaluators ask, on transformers.
 
-All continuations of a prompt are scored in **one** pass: the sequence holds the prompt once and the continuations side by
-side behind it, under an attention mask in which each continuation sees the prompt and itself (the tree attention of
+All continuations of a prompt are scored in **one** pass: the sequence holds the prompt once and the continuations side
+by side behind it, under an attention mask in which each continuation sees the prompt and itself (the tree attention of
 SpecInfer, arXiv 2305.09781). A four-option question so costs one prefill instead of four.
 """
 
@@ -50,7 +50,8 @@ class TransformersModel:
         chat_template: bool = True,
         tokens_per_batch: int = _TOKENS_PER_BATCH,
     ) -> None:
-        self.model = model.eval()
+        self.model = model
+        self.model.train(mode=False)
         self.tokenizer = tokenizer
         self._chat_template = chat_template and tokenizer.chat_template is not None
         self._tokens_per_batch = tokens_per_batch
@@ -117,10 +118,10 @@ def load(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
     """Open a checkpoint folder as a causal language model on the best device there is; no remote code, no pickle."""
     from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
         folder, dtype=dtype, local_files_only=True, trust_remote_code=False, use_safetensors=True
     )
-    return model.to("cuda" if torch.cuda.is_available() else "cpu")
+    return _placed(model)
 
 
 def skeleton(config: Mapping[str, Any], dtype: torch.dtype) -> PreTrainedModel:
@@ -135,9 +136,11 @@ def skeleton(config: Mapping[str, Any], dtype: torch.dtype) -> PreTrainedModel:
 
     settings = {name: value for name, value in config.items() if name not in ("model_type", "auto_map")}
     with no_init_weights():
-        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(config["model_type"], **settings), dtype=dtype)
+        whole = AutoConfig.for_model(config["model_type"], **settings)
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(whole, dtype=dtype)  # type: ignore[no-untyped-call]
     model.tie_weights()
-    return model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
+    model.train(mode=False)
+    return _placed(model)
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
@@ -145,6 +148,12 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+
+
+def _placed(model: PreTrainedModel) -> PreTrainedModel:
+    # Of torch, in place: the method of the same name that transformers wraps around it has lost its types.
+    torch.nn.Module.to(model, "cuda" if torch.cuda.is_available() else "cpu")
+    return model
 
 
 def _by_length(encoded: list[_Encoded], budget: int) -> Iterator[tuple[_Encoded, ...]]:
@@ -181,6 +190,9 @@ def _layout(batch: tuple[_Encoded, ...], model: PreTrainedModel) -> tuple[dict[s
             seen[row, 0, column:end, start:head] = True
             seen[row, 0, column:end, column:end] = _causal(len(continuation))
             column = end
+    window = getattr(model.config, "sliding_window", None)
+    if window is not None:  # a mask that is given stands in for the model's own, window and all
+        seen &= (positions[:, None, :, None] - positions[:, None, None, :]) < window
     mask = torch.zeros(seen.shape, dtype=model.dtype).masked_fill_(~seen, torch.finfo(model.dtype).min)
     inputs = {"input_ids": ids, "position_ids": positions, "attention_mask": mask}
     return {name: tensor.to(model.device) for name, tensor in inputs.items()}, tail

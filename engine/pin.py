@@ -1,4 +1,4 @@
-"""Names to exact things: a Hub reference becomes a commit, a file its sha256. The lock is a recipe that says them all."""
+"""Names to exact things: a Hub reference becomes a commit, a file its sha256. The lock is a recipe that says so."""
 
 from __future__ import annotations
 
@@ -55,17 +55,31 @@ def pin(recipe: Recipe, places: Places, emit: Emit) -> Pins:
     return Pins(models, paths, files)
 
 
-def lock(recipe: Recipe, pins: Pins, folder: Path) -> Recipe:
-    """Write the pins into the recipe: exact references and digests, paths relative to the folder of the lock."""
+def lock(recipe: Recipe, pins: Pins, folder: Path | None) -> Recipe:
+    """Write the pins into the recipe: exact references and digests, paths relative to the folder of the lock.
+
+    A lock that travels has no folder: it keeps the names of files and folders, and their digests say which are meant.
+    """
+
+    def relative(path: Path) -> str:
+        return path.resolve().name if folder is None else os.path.relpath(path, folder)
+
+    def pinned(resolved: Resolved | None) -> ModelReference:
+        if resolved is None:
+            raise PinError("A model that is not fetched cannot be locked.")
+        if resolved.exact.kind != "local":
+            return resolved.exact
+        # A leading ./ keeps a relative path from being read as a repository of the Hub.
+        return replace(resolved.exact, name=f"./{relative(resolved.path)}")
 
     def reference(one: ModelReference) -> ModelReference:
-        exact = one if one.kind == "section" else _relative(pins.models[replace(one, adapter=None)], folder)
+        exact = one if one.kind == "section" else pinned(pins.models[replace(one, adapter=None)])
         return exact if one.adapter is None else replace(exact, adapter=reference(one.adapter))
 
     def data(node: dict[str, Any]) -> dict[str, Any]:
         places = [pins.paths[text] for text in node["path"]]
         flat = [file for path in places for file in (sorted(path.glob("*.jsonl")) if path.is_dir() else [path])]
-        where = tuple(os.path.relpath(path, folder) for path in places)
+        where = tuple(relative(path) for path in places)
         return {**node, "path": where, "sha256": tuple(pins.files[file] for file in flat)}
 
     def walk(node: Any) -> Any:  # noqa: ANN401 - any part of a recipe
@@ -77,15 +91,6 @@ def lock(recipe: Recipe, pins: Pins, folder: Path) -> Recipe:
         return [walk(one) for one in node] if isinstance(node, list | tuple) and not isinstance(node, str) else node
 
     return Recipe.model_validate(walk(as_data(recipe)))
-
-
-def _relative(resolved: Resolved | None, folder: Path) -> ModelReference:
-    if resolved is None:
-        raise PinError("A model that is not fetched cannot be locked.")
-    if resolved.exact.kind != "local":
-        return resolved.exact
-    # A leading ./ keeps a relative path from being read as a repository of the Hub.
-    return replace(resolved.exact, name=f"./{os.path.relpath(resolved.path, folder)}")
 
 
 def _sources(recipe: Recipe) -> Iterator[ModelReference]:
@@ -109,8 +114,8 @@ def _references(node: Any) -> Iterator[ModelReference]:  # noqa: ANN401 - any pa
 
 def _data(recipe: Recipe) -> Iterator[tuple[Sequence[str], Sequence[str] | None]]:
     """Give the paths and expected digests of every dataset and evaluation."""
-    for section in (*recipe.pretrain.values(), *recipe.sft.values()):
-        yield section.dataset.path, section.dataset.sha256
+    corpora = [(one.dataset.path, one.dataset.sha256) for one in recipe.pretrain.values()]
+    yield from corpora + [(one.dataset.path, one.dataset.sha256) for one in recipe.sft.values()]
     for evaluation in evaluations(recipe):
         if evaluation.path:
             yield evaluation.path, evaluation.sha256
@@ -170,7 +175,13 @@ def _expect(one: ModelReference, sha256: str, path: Path) -> None:
 def _check(expected: Sequence[str] | None, found: Sequence[Path], files: Mapping[Path, str]) -> None:
     if expected is None:
         return
-    for digest, file in zip(expected, found, strict=False):
+    if len(expected) != len(found):
+        names = ", ".join(file.name for file in found) or "none"
+        raise PinError(
+            f"The recipe pins {len(expected)} data files, and {len(found)} are there ({names}).",
+            hint="Bring the pinned files back, or take the sha256 out of the recipe to accept these.",
+        )
+    for digest, file in zip(expected, found, strict=True):
         if files[file] != digest:
             raise PinError(
                 f"{file} is not what the recipe pins: sha256 {files[file]} instead of {digest}.",

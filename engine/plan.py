@@ -1,7 +1,8 @@
 """A pinned recipe becomes ordered stages. The graph is written here and nowhere else.
 
-A stage's key is the sha256 over canonical JSON of its kind, version, seed, spec and the keys of its inputs: a Merkle graph.
-Names, paths, devices and package versions stay out, so renaming a model or moving a folder computes nothing again.
+A stage's key is the sha256 over canonical JSON of its kind, version, seed, spec and the keys of its inputs: a Merkle
+graph. Names, paths, devices and package versions stay out, so renaming a model or moving a folder computes nothing
+again.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,13 @@ from engine import merging
 from engine.errors import PlanError
 from engine.pin import Pins, evaluations
 from engine.recipe import Recipe, as_data
-from engine.search.space import uniform_point
 from engine.references import ModelReference
+from engine.search.space import uniform_point
 
 # Raised by hand when a stage's code changes its results.
 VERSIONS = {"base": 1, "prepare_data": 1, "sft": 1, "search": 1, "merge": 1, "evaluate": 1}
+# The one setting that asks for more of the same work: the scratch goes by the others, so that the work goes on.
+EXTENDING = "n_trials"
 _SAMPLERS = ("tpe", "random")
 _SCORINGS = ("letter", "option_text")
 
@@ -37,8 +40,10 @@ class Given:
 
 @dataclass(frozen=True)
 class Stage:
-    """A unit of work. `inputs` maps a role to the stage or given model that fills it; a key is None while a model is
-    not fetched. `files` and `labels` (where things lie, what people call them) are no part of the key.
+    """A unit of work.
+
+    `inputs` maps a role to the stage or given model that fills it; a key is None while a model is not fetched. `files`
+    and `labels` (where things lie, what people call them) are no part of the key.
     """
 
     name: str
@@ -115,9 +120,9 @@ class _Builder:
             if source.adapter is not None:
                 raise PlanError(f"not built yet: an adapter on an adapter ({reference}).")
             adapter = self._adapter(reference.adapter)
-            return _Model(label or str(reference), source.source, adapter)
+            return _Model(label or _said(reference), source.source, adapter)
         if reference.kind != "section":
-            return _Model(label or str(reference), self._source(reference, label or str(reference)))
+            return _Model(label or _said(reference), self._source(reference, label or _said(reference)))
         name = reference.name
         if name in self._recipe.sft:
             return self._sft(name)
@@ -166,7 +171,8 @@ class _Builder:
         found = [self._pins.paths[text] for text in paths]
         flat = [file for path in found for file in (sorted(path.glob("*.jsonl")) if path.is_dir() else [path])]
         files = {self._pins.files[file]: str(file) for file in flat}
-        return {**spec, "files": list(files)}, files
+        # Every file has its place, also one that repeats another.
+        return {**spec, "files": [self._pins.files[file] for file in flat]}, files
 
     # ---- the merge and what hangs on it ----
 
@@ -263,7 +269,7 @@ class _Builder:
             files |= found
         return specs, files
 
-    def _add(  # noqa: PLR0913 - a node has as many parts
+    def _add(
         self,
         kind: str,
         label: str,
@@ -278,9 +284,9 @@ class _Builder:
         known = {node: stage.key for node, stage in self._stages.items()}
         known |= {node: given.key for node, given in self._given.items()}
         keys = {role: known[node] for role, node in inputs.items()}
-        missing = None in keys.values() or None in spec.values() and kind == "base"
+        missing = None in keys.values() or (None in spec.values() and kind == "base")
         body = {"kind": kind, "version": VERSIONS[kind], "inputs": keys, "seed": self._recipe.seed if seeded else None}
-        extends = {key: value for key, value in spec.items() if key != "n_trials"}
+        extends = {key: value for key, value in spec.items() if key != EXTENDING}
         labels = self._labels() if kind in ("search", "merge", "evaluate") else {}
         stage = Stage(
             name,
@@ -297,6 +303,12 @@ class _Builder:
             return twin.name
         self._stages[name] = stage
         return name
+
+
+def _said(reference: ModelReference) -> str:
+    """Name a model as a person would: without its digest, which a lock writes behind it."""
+    adapter = None if reference.adapter is None else replace(reference.adapter, sha256=None)
+    return str(replace(reference, sha256=None, adapter=adapter))
 
 
 def _digest(value: Any) -> str:  # noqa: ANN401 - JSON

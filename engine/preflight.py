@@ -1,4 +1,7 @@
-"""What a recipe's data must hold before anything is computed: splits that share no item, training rows that leak none."""
+"""What must hold before anything is computed: models that fit each other, splits and training rows that share nothing.
+
+Of models only configs, headers and tokenizers are read.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,39 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from engine.checkpoints import open_checkpoint, open_source
 from engine.data_rows import read_rows
 from engine.errors import PlanError, StageError
 from engine.exams import load_exams
+from engine.executor import Merger
 from engine.plan import Plan, Stage
+from engine.search.space import uniform_point, with_point
+from engine.stages import labelled
 from evaluators._types import Item
+
+
+def check_models(plan: Plan) -> None:
+    """Open every model that is there, and lay out the merge if all of its models are.
+
+    An adapter that the recipe itself trains is left out: it fits the base that it is trained on.
+
+    Raises:
+        PlanError: A folder that is no checkpoint, a file that is cut off, or sources that do not fit each other.
+    """
+    for stage in plan.stages:
+        for role, node in stage.inputs.items():
+            if node in plan.given and not role.endswith("+adapter"):
+                open_checkpoint(plan.given[node].path)
+    config = next((stage.spec["merge"] for stage in plan.stages if "merge" in stage.spec), None)
+    merge = next(stage for stage in plan.stages if stage.kind == "merge")
+    models = {role: node for role, node in merge.inputs.items() if "+" not in role and role != "search"}
+    if config is None or any(node not in plan.given for node in models.values()):
+        return
+    places = {role: plan.given[node].path for role, node in merge.inputs.items() if node in plan.given}
+    sources = {merge.labels[name]: open_source(places[name], places.get(f"{name}+adapter")) for name in models}
+    layers = int(next(iter(sources.values())).checkpoint.config["num_hidden_layers"])
+    filled = with_point(config, uniform_point(config), layers)
+    Merger(labelled(filled, merge.labels), sources, seed=plan.recipe.seed)
 
 
 def check_data(plan: Plan) -> None:

@@ -47,14 +47,14 @@ def assemble(plan: Plan, pins: Pins, folders: Mapping[str, Path], folder: Path, 
     """
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / "recipe.yaml", text)
-    locked = dump_recipe(lock(plan.recipe, pins, folder))
-    write_atomically(folder / "recipe.lock.yaml", _LOCK_HEAD + locked)
-    _link_stages(plan, folders, folder / "stages")
+    write_atomically(folder / "recipe.lock.yaml", _LOCK_HEAD + dump_recipe(lock(plan.recipe, pins, folder)))
+    merge = next(stage for stage in plan.stages if stage.kind == "merge")
+    links = _links(plan, merge)
+    _place_links(links, folders, folder / "stages")
     scores = _scores(plan, folders)
     write_atomically(folder / "scores.json", json.dumps(scores, indent=1, ensure_ascii=False) + "\n")
-    merge = next(stage for stage in plan.stages if stage.kind == "merge")
     config = json.loads((folders[merge.name] / "merge.json").read_text(encoding="utf-8"))
-    mergekit = _mergekit(plan, merge, config, folders, folder)
+    mergekit = _mergekit(config, _models(pins, merge, links))
     facts = card.Facts(plan.recipe, scores, mergekit, _lineage(plan, pins))
     write_atomically(folder / "report.md", card.report(facts))
     _place_model(
@@ -63,7 +63,7 @@ def assemble(plan: Plan, pins: Pins, folders: Mapping[str, Path], folder: Path, 
         {
             "README.md": card.model_card(facts),
             "mergekit_config.yml": mergekit,
-            "recipe.lock.yaml": _LOCK_HEAD + locked,
+            "recipe.lock.yaml": _LOCK_HEAD + dump_recipe(lock(plan.recipe, pins, None)),
         },
     )
     return Result(folder, scores)
@@ -74,17 +74,31 @@ def stage_link(stage: str) -> str:
     return stage.replace(" ", "-").replace("/", "-").replace(":", "-")
 
 
-def _link_stages(plan: Plan, folders: Mapping[str, Path], links: Path) -> None:
-    links.mkdir(exist_ok=True)
-    wanted = {stage_link(stage.name): folders[stage.name] for stage in plan.stages}
-    for old in links.iterdir():
-        if old.is_symlink() and old.name not in wanted:
+def _links(plan: Plan, merge: Stage) -> dict[str, str]:
+    """Name a link for every stage, and for the merge's local models, so that no file has to say where they lie."""
+    links = {stage.name: stage_link(stage.name) for stage in plan.stages}
+    for role, node in merge.inputs.items():
+        if node in plan.given:
+            links.setdefault(node, stage_link(f"{role}-{plan.given[node].path.resolve().name}").replace("+", "-"))
+    return links
+
+
+def _models(pins: Pins, merge: Stage, links: Mapping[str, str]) -> dict[str, str]:
+    """Write the merge's models as mergekit finds them from the run directory, wherever that is."""
+    hub = {str(one): str(found.exact) for one, found in pins.models.items() if one.kind == "hub" and found is not None}
+    return {role: hub.get(node, f"stages/{links[node]}") for role, node in merge.inputs.items()}
+
+
+def _place_links(links: Mapping[str, str], folders: Mapping[str, Path], place: Path) -> None:
+    place.mkdir(exist_ok=True)
+    for old in place.iterdir():
+        if old.is_symlink() and old.name not in links.values():
             old.unlink()
-    for name, target in wanted.items():
-        temporary = links / f".{name}"
+    for node, name in links.items():
+        temporary = place / f".{name}"
         temporary.unlink(missing_ok=True)
-        temporary.symlink_to(os.path.relpath(target, links))
-        temporary.replace(links / name)
+        temporary.symlink_to(os.path.relpath(folders[node], place))
+        temporary.replace(place / name)
 
 
 def _scores(plan: Plan, folders: Mapping[str, Path]) -> dict[str, Any]:
@@ -104,25 +118,19 @@ def _scores(plan: Plan, folders: Mapping[str, Path]) -> dict[str, Any]:
     return {"rows": rows, "differences": compared, "search": search}
 
 
-def _mergekit(plan: Plan, merge: Stage, config: Mapping[str, Any], folders: Mapping[str, Path], folder: Path) -> str:
+def _mergekit(config: Mapping[str, Any], models: Mapping[str, str]) -> str:
     """Write the winner as a plain mergekit configuration whose paths start at the run directory."""
 
-    def place(node: str) -> str:
-        if node not in plan.given:
-            return f"stages/{stage_link(node)}"
-        return os.path.relpath(folders[node], folder)
-
     def source(number: str) -> str:
-        adapter = merge.inputs.get(f"{number}+adapter")
-        base = place(merge.inputs[number])
-        return base if adapter is None else f"{base}+{place(adapter)}"
+        adapter = models.get(f"{number}+adapter")
+        return models[number] if adapter is None else f"{models[number]}+{adapter}"
 
     def named(node: Any, key: str = "") -> Any:  # noqa: ANN401 - any part of a configuration
         if isinstance(node, Mapping):
             return {name: named(value, name) for name, value in node.items()}
         if isinstance(node, list):
             return [named(one) for one in node]
-        return source(node) if key in ("model", "base_model", "tokenizer_source") and node in merge.inputs else node
+        return source(node) if key in ("model", "base_model", "tokenizer_source") and node in models else node
 
     head = "# Plain mergekit: from the run directory, `mergekit-yaml model/mergekit_config.yml OUT`.\n"
     return head + to_yaml(named(dict(config)))

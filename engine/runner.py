@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import platform
 import shutil
 import time
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module, metadata
 from pathlib import Path
@@ -15,12 +17,15 @@ from typing import Any
 
 from engine.errors import RecipeEngineError, StageError
 from engine.events import Emit, Event
-from engine.plan import Plan, Stage
+from engine.plan import EXTENDING, Plan, Stage
 from engine.stages import Work
 from engine.store import Store
 
 _RECORDED = ("chogo", "torch", "transformers", "peft", "trl", "optuna", "safetensors")
 _MEBIBYTE = 1 << 20
+# The last two are what the zip writer of torch says when a write is cut short.
+_FULL = ("No space left on device", "disk is full", "PytorchStreamWriter failed writing", "inline_container.cc")
+_NO_MEMORY = ("out of memory", "can't allocate memory")
 
 
 @dataclass(frozen=True)
@@ -52,10 +57,11 @@ def run(plan: Plan, store: Store, emit: Emit) -> dict[str, Path]:
         data = {"number": number, "of": len(plan.stages)}
         assert stage.key is not None  # noqa: S101 - a plan that runs was pinned
         found = store.find(stage.key)
-        if found is not None:
-            emit(Event("stage_reused", stage.name, data))
-        else:
+        if found is None:
             found = _run_stage(stage, plan, store, folders, _named(emit, stage.name, data))
+        else:
+            emit(Event("stage_reused", stage.name, data))
+            _tidy(stage, store)  # a kill may have come between the output and this
         folders[stage.name] = found
     return folders
 
@@ -71,42 +77,73 @@ def _named(emit: Emit, stage: str, data: Mapping[str, Any]) -> Emit:
 
 
 def _run_stage(stage: Stage, plan: Plan, store: Store, folders: Mapping[str, Path], emit: Emit) -> Path:
+    try:
+        # The lock is the scratch's: a search for more trials has another key and works on the same study.
+        with store.lock(str(stage.scratch)):
+            return _locked(stage, plan, store, folders, emit)
+    except (RecipeEngineError, BrokenPipeError):
+        raise
+    except Exception as error:
+        told = _explained(error, stage, store)
+        if told is None:
+            raise
+        raise told from error
+
+
+def _locked(stage: Stage, plan: Plan, store: Store, folders: Mapping[str, Path], emit: Emit) -> Path:
     key, scratch = str(stage.key), str(stage.scratch)
-    with store.lock(key):
-        # Another process may have finished it while this one was on its way here.
-        found = store.find(key)
-        if found is not None:
-            emit(Event("stage_reused"))
-            return found
-        emit(Event("stage_started"))
-        started = time.monotonic()
-        about = {"kind": stage.kind, "spec": stage.spec, "versions": _versions()}
-        try:
-            with store.write(key, about) as output:
-                inputs = {role: folders[node] for role, node in stage.inputs.items()}
-                place = store.scratch(scratch)
-                work = Work(stage.spec, plan.recipe.seed, inputs, stage.files, stage.labels, output, place, emit)
-                import_module(f"engine.stages.{stage.kind}").run(work)
-        except OSError as error:
-            raise _explained(error, stage, store) from error
-        except MemoryError as error:
-            raise StageError(
-                f"{stage.name} ran out of memory.",
-                hint="Lower per_device_train_batch_size or max_length, or free memory.",
-            ) from error
-        store.drop_scratch(scratch)
-        emit(Event("stage_finished", data={"seconds": round(time.monotonic() - started, 1)}))
+    # Another process may have finished it while this one was on its way here.
+    found = store.find(key)
+    if found is not None:
+        emit(Event("stage_reused"))
+        return found
+    emit(Event("stage_started"))
+    started = time.monotonic()
+    about = {"kind": stage.kind, "spec": stage.spec, "versions": _versions()}
+    with store.write(key, about) as output:
+        inputs = {role: folders[node] for role, node in stage.inputs.items()}
+        place = store.scratch(scratch)
+        work = Work(stage.spec, plan.recipe.seed, inputs, stage.files, stage.labels, output, place, emit)
+        import_module(f"engine.stages.{stage.kind}").run(work)
+    _tidy(stage, store)
+    emit(Event("stage_finished", data={"seconds": round(time.monotonic() - started, 1)}))
     return store.output(key)
 
 
-def _explained(error: OSError, stage: Stage, store: Store) -> RecipeEngineError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+def _tidy(stage: Stage, store: Store) -> None:
+    """Drop the scratch of a stage that is complete, unless more of the same work may be asked for."""
+    if EXTENDING not in stage.spec:
+        store.drop_scratch(str(stage.scratch))
+
+
+def _explained(error: Exception, stage: Stage, store: Store) -> StageError | None:
+    """Say in prose what a machine may do to any stage; None for what is a bug."""
+    chain = list(_chain(error))
+    if any(_means(one, (errno.ENOSPC, errno.EDQUOT), _FULL) for one in chain):
         free = shutil.disk_usage(store.root).free // _MEBIBYTE
         return StageError(
             f"{stage.name}: the disk of {store.root} is full ({free} MiB are free). What was finished is kept.",
             hint="Free some space, then run the same command again.",
         )
-    return StageError(f"{stage.name}: {error}", hint="Mend the cause, then run the same command again.")
+    if any(isinstance(one, MemoryError) or _means(one, (errno.ENOMEM,), _NO_MEMORY) for one in chain):
+        return StageError(
+            f"{stage.name} ran out of memory.",
+            hint="Lower per_device_train_batch_size or max_length, or free memory; then run the same command again.",
+        )
+    if isinstance(error, OSError):
+        return StageError(f"{stage.name}: {error}", hint="Mend the cause, then run the same command again.")
+    return None
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _means(error: BaseException, numbers: Sequence[int], words: Sequence[str]) -> bool:
+    """Tell by errno or, for libraries that pass only the words on (torch, safetensors, SQLite), by these."""
+    return (isinstance(error, OSError) and error.errno in numbers) or any(word in str(error) for word in words)
 
 
 def _status(stage: Stage, before: Mapping[str, Status], store: Store) -> Status:
@@ -120,7 +157,7 @@ def _status(stage: Stage, before: Mapping[str, Status], store: Store) -> Status:
     if running:
         return Status(stage, stored=False, reason=f"because {running[0]} will run")
     if (store.root / "scratch" / str(stage.scratch)[:32]).is_dir():
-        return Status(stage, stored=False, reason="because it was begun and not finished: it goes on")
+        return Status(stage, stored=False, reason="because it was begun: it goes on where it was")
     return Status(stage, stored=False, reason="because nothing stored has its inputs and settings")
 
 
@@ -141,3 +178,6 @@ def _quiet_libraries() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TQDM_DISABLE", "1")
+    # What the libraries say to one another's authors is no news for the person who runs a recipe.
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers|trl|peft")
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)

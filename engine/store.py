@@ -2,14 +2,15 @@
 
     outputs/<key>/    complete: moved into place in one step, record.json written last
     scratch/<key>/    what a stage that was killed can go on from
-    locks/<key>       held while a stage runs; the operating system lets go of it when its holder dies
+    locks/<digest>    held while a stage runs; the operating system lets go of it when its holder dies
 
-An output is written in `outputs/.tmp-<key>`, flushed to the disk and renamed, so a kill at any instant leaves either the
-old state or the new one.
+An output is written in `outputs/.tmp-<key>`, flushed to the disk and renamed, so a kill at any instant leaves either
+the old state or the new one.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -69,20 +70,21 @@ class Store:
 
     @contextmanager
     def lock(self, key: str) -> Iterator[None]:
-        """Hold the lock of a key.
+        """Hold the lock of a key; it is let go of when this process ends, however it ends.
 
         Raises:
             StoreError: Another process holds it; the message says which and since when.
         """
         folder = self.root / "locks"
         folder.mkdir(parents=True, exist_ok=True)
-        holder = folder / f"{key[:32]}.json"
-        lock = FileLock(folder / key[:32])
+        name = hashlib.sha256(key.encode()).hexdigest()[:32]
+        holder = folder / f"{name}.json"
+        lock = FileLock(folder / name)
         try:
             lock.acquire(timeout=0)
         except Timeout as error:
             raise StoreError(
-                f"Another process is at work on the same stage: {_describe(holder)}.",
+                f"Another process is at work on the same thing: {_describe(holder)}.",
                 hint="Wait for it to end, or stop it; then run the same command again.",
             ) from error
         try:

@@ -65,14 +65,16 @@ def score_items(
     Raises:
         ItemError: `letter` with a tokenizer for which a letter is not one token.
     """
-    results: list[ItemResult] = []
-    for start in range(0, len(items), _CHUNK):
-        chunk = items[start : start + _CHUNK]
-        scores = model.score([_request(model, item, scoring) for item in chunk])
-        results += [_result(item, each, scoring) for item, each in zip(chunk, scores, strict=True)]
+    # Neighbours of one language and length share a batch with little padding.
+    order = sorted(range(len(items)), key=lambda index: (items[index].lang, len(items[index].question), index))
+    results: dict[int, ItemResult] = {}
+    for start in range(0, len(order), _CHUNK):
+        chunk = order[start : start + _CHUNK]
+        scores = model.score([_request(model, items[index], scoring) for index in chunk])
+        results |= {index: _result(items[index], each, scoring) for index, each in zip(chunk, scores, strict=True)}
         if progress is not None:
             progress(len(results), len(items))
-    return tuple(results)
+    return tuple(results[index] for index in range(len(items)))
 
 
 def accuracy(results: Sequence[ItemResult]) -> float:
@@ -108,9 +110,9 @@ def _malformed(row: Any) -> str | None:  # noqa: ANN401, PLR0911 - a row of a st
         if not isinstance(row.get(key), str) or not row[key].strip():
             return f"{key!r} wants a text"
     options, answer = row.get("options"), row.get("answer")
-    if not isinstance(options, dict):
+    if not isinstance(options, dict) or not all(isinstance(text, str | None) for text in options.values()):
         return "'options' wants an object of letters and texts"
-    if not isinstance(answer, list):
+    if not isinstance(answer, list) or not all(isinstance(letter, str) for letter in answer):
         return "'answer' wants a list of letters"
     if not isinstance(row.get("meta", {}), dict):
         return "'meta' wants an object"

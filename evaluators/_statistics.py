@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.stats import binomtest
 
 from evaluators._types import ItemResult
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 RESAMPLES = 10_000
 _BLOCK = 1_000

@@ -1,8 +1,8 @@
 """`fact_table`: facts in two languages, taught in some wordings and asked back in others as four-option questions.
 
 A fact table is a YAML file of relations; each has wordings (`train`, `dev`, `select`, `test`; by language) and facts (a
-subject and an answer in each language). Training rows and items are drawn from it by rule, so the same table always gives
-the same rows: distractors come from the same relation, never from the answers that a fact lists under `also`.
+subject and an answer in each language). Training rows and items are drawn from it by rule, so the same table always
+gives the same rows: distractors come from the same relation, never from the answers that a fact lists under `also`.
 """
 
 from __future__ import annotations
@@ -56,7 +56,10 @@ def read_table(path: Path, relations: Sequence[str] = ()) -> tuple[Relation, ...
     Raises:
         ItemError: A file that cannot be read, a relation that is not there, or one that lacks a part.
     """
-    table = _parsed(path, path.stat().st_mtime_ns)
+    try:
+        table = _parsed(path, path.stat().st_mtime_ns)
+    except OSError as error:
+        raise ItemError(f"{path}: cannot be read: {error.strerror}") from error
     missing = [name for name in relations if name not in table]
     if missing:
         raise ItemError(f"{path}: no relation {missing[0]!r}; it has {', '.join(table)}")
@@ -66,12 +69,12 @@ def read_table(path: Path, relations: Sequence[str] = ()) -> tuple[Relation, ...
 def items(selection: Selection) -> tuple[Item, ...]:
     """Ask every fact in every wording of the split and in both languages.
 
-    Wordings come in turn, and within a wording the relations take turns: whatever the `limit`, what is left is balanced.
+    Wordings come in turn, and within a wording the relations take turns: what a `limit` leaves is balanced.
     """
     asked: list[Item] = []
     for path in selection.paths:
         relations = read_table(path, selection.relations)
-        rounds = max(len(relation.wordings["en"][selection.split]) for relation in relations)
+        rounds = max(len(relation.wordings[lang][selection.split]) for relation in relations for lang in LANGUAGES)
         for wording in range(rounds):
             columns = [list(_asked(relation, selection.split, wording)) for relation in relations]
             asked += [item for row in zip_longest(*columns) for pair in row if pair is not None for item in pair]
@@ -101,19 +104,32 @@ def _parsed(path: Path, changed: int) -> Mapping[str, Any]:
 
 def _relation(path: Path, name: str, body: Mapping[str, Any]) -> Relation:
     try:
-        facts = tuple(
-            Fact(
-                name,
-                {lang: row[lang][0] for lang in LANGUAGES},
-                {lang: row[lang][1] for lang in LANGUAGES},
-                tuple(row.get("also", ())),
-            )
-            for row in body["facts"]
-        )
-        wordings = {lang: {split: body["wordings"][lang][split] for split in _SPLITS} for lang in LANGUAGES}
-    except (KeyError, IndexError, TypeError, AttributeError) as error:
+        facts = tuple(_fact(name, row) for row in body["facts"])
+        wordings = {
+            lang: {split: [_wording(one) for one in body["wordings"][lang][split]] for split in _SPLITS}
+            for lang in LANGUAGES
+        }
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
         raise ItemError(f"{path}: relation {name} lacks a part: {error!r}") from error
     return Relation(name, wordings, facts)
+
+
+def _fact(relation: str, row: Mapping[str, Any]) -> Fact:
+    subject, answer = ({lang: _text(row[lang][place]) for lang in LANGUAGES} for place in (0, 1))
+    return Fact(relation, subject, answer, tuple(_text(one) for one in row.get("also", ())))
+
+
+def _text(value: object) -> str:
+    # YAML reads NO as false and 5 as a number: neither is an answer.
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is no text; put it in quotes")
+    return value
+
+
+def _wording(value: object) -> str:
+    if "X" not in _text(value).format(subject="X"):
+        raise ValueError(f"the wording {value!r} does not name the {{subject}}")
+    return _text(value)
 
 
 def _asked(relation: Relation, split: str, wording: int) -> Iterator[tuple[Item, ...]]:
@@ -136,7 +152,7 @@ def _item(relation: Relation, fact: Fact, lang: str, wording: tuple[str, int]) -
     if len(wrong) < len(LETTERS) - 1:
         raise ItemError(f"{fact.id}: only {len(wrong)} wrong options are left in its relation; three are needed")
     text = {other.answer["en"]: other.answer[lang] for other in relation.facts}
-    chosen = draw.sample(wrong, len(LETTERS) - 1) + [right]
+    chosen = [*draw.sample(wrong, len(LETTERS) - 1), right]
     draw.shuffle(chosen)
     options = {letter: text[answer] for letter, answer in zip(LETTERS, chosen, strict=True)}
     question = relation.wordings[lang][split][number].format(subject=fact.subject[lang])

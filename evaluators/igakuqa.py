@@ -1,7 +1,7 @@
 """`igakuqa`: the Japanese national medical licensing examination (Kasai et al., arXiv 2303.18027), split by year.
 
-The recipe names the files, or the folder that holds `igakuqa_<year>.jsonl`. The source repository states no licence, so the
-engine ships no item of it.
+The recipe names the files, or the folder that holds `igakuqa_<year>.jsonl`. The source repository states no licence, so
+the engine ships no item of it.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The driver that owns the Optuna study: ask, score, tell; killed at any instant, it goes on where it was.
 
-The study lies in SQLite with one writer. A candidate's place in the sequence is the count of those finished before it, and
-the sampler is seeded by that place: a trial that was cut off is asked for again with the same seed and the same history, so a
-resumed search makes the same study as one that was never interrupted.
+The study lies in SQLite with one writer. A candidate's place in the sequence is the count of those finished before it,
+and the sampler is seeded by that place: a trial that was cut off is asked for again with the same seed and the same
+history, so a resumed search makes the same study as one that was never interrupted.
 """
 
 from __future__ import annotations
@@ -12,6 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from engine.errors import StageError
+from engine.search.space import nearest
 
 if TYPE_CHECKING:
     import optuna
@@ -31,7 +34,8 @@ class Candidate:
     seconds: float
 
 
-# Scores a point: (number, point) -> (fitness, other facts as JSON). May raise ValueError for a merge that cannot be.
+# Scores a point: (number, point) -> (fitness, other facts as JSON). May raise ValueError or StageError for a merge that
+# cannot be; one that is not finite, for example.
 Score = Callable[[int, Mapping[str, float]], tuple[float, Mapping[str, Any]]]
 
 
@@ -117,29 +121,34 @@ def _sampler(settings: Mapping[str, Any], number: int) -> optuna.samplers.BaseSa
     return optuna.samplers.TPESampler(seed=seed, multivariate=True)
 
 
-def _distribution(value: Mapping[str, Any]) -> optuna.distributions.FloatDistribution:
+def _distribution(value: Mapping[str, Any]) -> optuna.distributions.BaseDistribution:
     import optuna
 
+    # Where the step does not divide the range, Optuna warns and ends it at the last number of the grid.
+    high = nearest(value["high"], value)
     return optuna.distributions.FloatDistribution(
-        value["low"], value["high"], log=value.get("log", False), step=value.get("step")
+        value["low"], high, log=value.get("log", False), step=value.get("step")
     )
 
 
 def _attempt(score: Score, number: int, point: Mapping[str, float]) -> tuple[float | None, Mapping[str, Any]]:
     try:
         return score(number, point)
+    except StageError as error:
+        return None, {"failed": error.message}
     except ValueError as error:
         return None, {"failed": str(error)}
 
 
 def _attributes(number: int, origin: str, facts: Mapping[str, Any], started: float) -> dict[str, Any]:
     seconds = round(time.monotonic() - started, 3)
-    return {"number": number, "origin": origin, "facts": dict(facts), "seconds": seconds}
+    # The facts last: they make a failed trial count, and a kill between two attributes must not leave half of one.
+    return {"number": number, "origin": origin, "seconds": seconds, "facts": dict(facts)}
 
 
 def _trial(
     point: Mapping[str, float],
-    distributions: Mapping[str, optuna.distributions.FloatDistribution],
+    distributions: Mapping[str, optuna.distributions.BaseDistribution],
     value: float | None,
     attributes: Mapping[str, Any],
 ) -> optuna.trial.FrozenTrial:

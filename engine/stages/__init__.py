@@ -26,3 +26,12 @@ class Work:
     output: Path
     scratch: Path
     emit: Emit
+
+
+def labelled(node: Any, labels: Mapping[str, str], key: str = "") -> Any:  # noqa: ANN401 - any part of a configuration
+    """Put the names that people use in the place of the numbers of a merge's models, for what people read."""
+    if isinstance(node, Mapping):
+        return {name: labelled(value, labels, name) for name, value in node.items()}
+    if isinstance(node, list | tuple):
+        return [labelled(one, labels, key) for one in node]
+    return labels.get(str(node), node) if key in ("model", "base_model", "tokenizer_source") else node

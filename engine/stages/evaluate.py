@@ -10,10 +10,10 @@ from engine import scores
 from engine.checkpoints import open_source
 from engine.events import Event
 from engine.exams import load_exams
+from engine.files import write_atomically
 from engine.search.space import with_point
 from engine.search.systems import Results, Systems
 from engine.stages import Work
-from engine.files import write_atomically
 
 _WINNER = "winner"
 

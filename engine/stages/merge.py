@@ -6,7 +6,7 @@ import json
 
 from engine.checkpoints import open_source
 from engine.executor import Merger
-from engine.stages import Work
+from engine.stages import Work, labelled
 
 
 def run(work: Work) -> None:
@@ -20,8 +20,9 @@ def run(work: Work) -> None:
     if config is None:
         config = json.loads((work.inputs["search"] / "best.json").read_text(encoding="utf-8"))["merge"]
     names = [name for name in work.inputs if "+" not in name and name != "search"]
-    sources = {name: open_source(work.inputs[name], work.inputs.get(f"{name}+adapter")) for name in names}
-    merger = Merger(config, sources, seed=work.seed)
+    # What does not fit is said with the names that the recipe uses.
+    sources = {work.labels[name]: open_source(work.inputs[name], work.inputs.get(f"{name}+adapter")) for name in names}
+    merger = Merger(labelled(config, work.labels), sources, seed=work.seed)
     model = work.output / "model"
     model.mkdir()
     merger.write(model, work.emit)

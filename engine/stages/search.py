@@ -12,11 +12,11 @@ from engine.checkpoints import open_source
 from engine.errors import StageError
 from engine.events import Event
 from engine.exams import Exam, load_exams
+from engine.files import write_atomically
 from engine.search.driver import Candidate, search
 from engine.search.space import Point, parent_points, ranges, uniform_point, with_point, with_sum
 from engine.search.systems import Results, Systems, fitness
 from engine.stages import Work
-from engine.files import write_atomically
 from evaluators._multiple_choice import accuracy
 
 

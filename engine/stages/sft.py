@@ -1,8 +1,8 @@
 """`sft`: supervised fine-tuning of a LoRA adapter by TRL's SFTTrainer, resumable.
 
 The trainer is fed token ids and labels of our own: the loss falls on the assistant's turns alone, found by rendering
-prefixes of the conversation, whatever the chat template. The base is trained in float32 under bfloat16 autocast, and the
-adapter stays in float32: in bfloat16 small updates are lost.
+prefixes of the conversation, whatever the chat template. The base is trained in float32 under bfloat16 autocast, and
+the adapter stays in float32: in bfloat16 small updates are lost.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def run(work: Work) -> None:
     training = work.spec["training"]
     tokenizer = inference.load_tokenizer(work.inputs["base"])
     rows = (work.inputs["data"] / "rows.jsonl").read_text(encoding="utf-8").splitlines()
-    encoded = [encode(json.loads(row)["messages"], tokenizer, training["max_length"]) for row in rows]
+    encoded = _taught(rows, tokenizer, training["max_length"], work.emit)
     tokens = sum(len(row["input_ids"]) for row in encoded)
     work.emit(Event("message", data={"text": f"{len(encoded)} rows, {tokens} tokens an epoch"}))
 
@@ -65,6 +65,20 @@ def run(work: Work) -> None:
     _check_finite(trainer.model)
     trainer.model.save_pretrained(work.output)
     _forget_paths(work.output)
+
+
+def _taught(
+    rows: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_length: int, emit: Emit
+) -> list[dict[str, list[int]]]:
+    """Encode the rows, without those whose answer begins behind `max_length`: they would teach nothing."""
+    encoded = [encode(json.loads(row)["messages"], tokenizer, max_length) for row in rows]
+    kept = [row for row in encoded if any(label != _IGNORED for label in row["labels"])]
+    if not kept:
+        raise StageError(f"No answer begins within {max_length} tokens.", hint="Raise training.max_length.")
+    if len(kept) < len(encoded):
+        left_out = f"{len(encoded) - len(kept)} rows are left out: their answers begin behind {max_length} tokens."
+        emit(Event("warning", data={"message": left_out}))
+    return kept
 
 
 def encode(
@@ -95,9 +109,19 @@ def encode(
 def _render(
     messages: Sequence[Mapping[str, str]], tokenizer: PreTrainedTokenizerBase, *, prompt: bool = False
 ) -> list[int]:
+    from jinja2 import TemplateError
+
     if tokenizer.chat_template is None:
         raise StageError("The base model has no chat template.", hint="Start from an instruction-tuned model.")
-    text = tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=prompt)
+    turns = [dict(one) for one in messages]
+    try:
+        text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=prompt)
+    except TemplateError as error:
+        roles = ", ".join(one["role"] for one in turns)
+        raise StageError(
+            f"The chat template of the base model refuses a row with the turns {roles}: {error}",
+            hint="Write the rows as its template wants them, without a system's turn for example.",
+        ) from error
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
@@ -105,10 +129,11 @@ def _arguments(training: Mapping[str, Any], work: Work) -> Any:  # noqa: ANN401 
     import torch
     from trl import SFTConfig
 
-    settings = {name: value for name, value in training.items() if name != "dtype"}
+    settings = {name: value for name, value in training.items() if name not in ("dtype", "gradient_checkpointing")}
     on_cpu = not torch.cuda.is_available()
     return SFTConfig(
         **settings,
+        activation_checkpointing=training["gradient_checkpointing"],
         output_dir=str(work.scratch),
         seed=work.seed,
         data_seed=work.seed,

@@ -1,0 +1,42 @@
+"""What changes where there is a CUDA device: scoring agrees with the CPU, and the merged bytes stay the same."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from engine import inference
+from engine.checkpoints import open_source
+from engine.executor import Merger
+from evaluators._types import Request
+from tests.tiny import tiny_model
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device, and this machine has none"),
+]
+
+REQUESTS = [
+    Request("腎臓の働きは何ですか。", ("尿を作る", "胆汁を作る")),
+    Request("Which gland?", ("thyroid", "liver", "skin")),
+]
+
+
+def test_scores_on_cuda_agree_with_the_cpu(tmp_path):
+    folder = tiny_model(tmp_path / "model")
+    tokenizer = inference.load_tokenizer(folder)
+    on_cuda = inference.TransformersModel(inference.load(folder, torch.float32), tokenizer).score(REQUESTS)
+    on_cpu = inference.TransformersModel(inference.load(folder, torch.float32).cpu(), tokenizer).score(REQUESTS)
+    for left, right in zip(on_cuda, on_cpu, strict=True):
+        assert [one.logprob for one in left] == pytest.approx([one.logprob for one in right], abs=1e-3)
+
+
+def test_a_merge_applied_on_cuda_has_the_exported_bytes(tmp_path):
+    names = {name: tiny_model(tmp_path / name, seed=seed, dtype=torch.bfloat16) for seed, name in enumerate("ab")}
+    sources = {name: open_source(folder) for name, folder in names.items()}
+    models = [{"model": name, "parameters": {"weight": 0.3}} for name in names]
+    merger = Merger({"merge_method": "linear", "models": models, "dtype": "bfloat16"}, sources)
+    live = inference.skeleton(merger.plan.config, torch.bfloat16)
+    merger.apply(live)
+    state = live.state_dict()
+    assert all(torch.equal(state[name].cpu(), merger.tensor(name)) for name in merger.names)
