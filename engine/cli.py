@@ -9,7 +9,7 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -132,8 +132,11 @@ def main() -> None:
     except Exception as error:
         if not type(error).__module__.startswith("typer"):
             raise
-        error.show() if hasattr(error, "show") else print(error, file=sys.stderr)  # noqa: T201
-        sys.exit(getattr(error, "exit_code", 2))
+        code, show = getattr(error, "exit_code", 2), getattr(error, "show", None)
+        if show is None:
+            _fail(str(error), type(error).__name__, code)
+        show()
+        sys.exit(code)
 
 
 class _Terminated(BaseException):
@@ -146,7 +149,7 @@ def _terminate(number: int, frame: FrameType | None) -> None:
     raise _Terminated
 
 
-def _stop(kind: str, code: int) -> None:
+def _stop(kind: str, code: int) -> NoReturn:
     _fail(f"Stopped. What is finished is kept; to go on: {_again()}", kind, code)
 
 
@@ -154,7 +157,7 @@ def _again() -> str:
     return shlex.join(["recipe", *sys.argv[1:]])
 
 
-def _fail(text: str, kind: str, code: int) -> None:
+def _fail(text: str, kind: str, code: int) -> NoReturn:
     from engine.display import Display
 
     Display(machine="--json" in sys.argv).error(text, kind=kind, code=code)

@@ -23,7 +23,7 @@ from engine.references import ModelReference
 from engine.search.space import uniform_point
 
 # Raised by hand when a stage's code changes its results.
-VERSIONS = {"base": 1, "prepare_data": 1, "sft": 1, "search": 1, "merge": 1, "evaluate": 1}
+VERSIONS = {"base": 1, "prepare_data": 1, "sft": 2, "search": 1, "merge": 1, "evaluate": 1}
 # The one setting that asks for more of the same work: the scratch goes by the others, so that the work goes on.
 EXTENDING = "n_trials"
 _SAMPLERS = ("tpe", "random")
@@ -226,7 +226,6 @@ class _Builder:
             "sampler_seed": search.seed,
             "objective": objective,
             "select": {"top": search.select.top, "on": select} if search.select else None,
-            "initial": [dict(point) for point in search.initial],
             "warm_start": search.warm_start,
             "systems": self._systems(config),
         }
@@ -326,7 +325,7 @@ def _refuse_unbuilt(recipe: Recipe) -> None:
         unbuilt += [f"merge.{key}" for key in ("modules", "tokenizer", "chat_template") if getattr(recipe.merge, key)]
     if recipe.search is not None:
         unbuilt += [f"search.sampler: {recipe.search.sampler}"] if recipe.search.sampler not in _SAMPLERS else []
-        unbuilt += ["search.constraints"] if recipe.search.constraints else []
+        unbuilt += [f"search.{key}" for key in ("constraints", "initial") if getattr(recipe.search, key)]
     for one in evaluations(recipe):
         unbuilt += [f"the evaluator {one.evaluator}"] if one.evaluator not in evaluators.names() else []
         unbuilt += [f"scoring: {one.scoring}"] if one.scoring not in (None, *_SCORINGS) else []

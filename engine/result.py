@@ -86,7 +86,8 @@ def _links(plan: Plan, merge: Stage) -> dict[str, str]:
 def _models(pins: Pins, merge: Stage, links: Mapping[str, str]) -> dict[str, str]:
     """Write the merge's models as mergekit finds them from the run directory, wherever that is."""
     hub = {str(one): str(found.exact) for one, found in pins.models.items() if one.kind == "hub" and found is not None}
-    return {role: hub.get(node, f"stages/{links[node]}") for role, node in merge.inputs.items()}
+    # Without the dot it would pass for org/name, and mergekit would ask the Hub for it.
+    return {role: hub.get(node, f"./stages/{links[node]}") for role, node in merge.inputs.items()}
 
 
 def _place_links(links: Mapping[str, str], folders: Mapping[str, Path], place: Path) -> None:
@@ -132,7 +133,9 @@ def _mergekit(config: Mapping[str, Any], models: Mapping[str, str]) -> str:
             return [named(one) for one in node]
         return source(node) if key in ("model", "base_model", "tokenizer_source") and node in models else node
 
-    head = "# Plain mergekit: from the run directory, `mergekit-yaml model/mergekit_config.yml OUT`.\n"
+    # mergekit first merges every adapter into its base, and has to be told where.
+    cache = " --lora-merge-cache CACHE" if any(name.endswith("+adapter") for name in models) else ""
+    head = f"# Plain mergekit: from the run directory, `mergekit-yaml model/mergekit_config.yml OUT{cache}`.\n"
     return head + to_yaml(named(dict(config)))
 
 

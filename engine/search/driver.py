@@ -24,7 +24,7 @@ _STUDY = "search"
 
 @dataclass(frozen=True)
 class Candidate:
-    """A scored point. `origin` says where it came from: parent, uniform, initial … or the sampler's name."""
+    """A scored point. `origin` says where it came from: parent, uniform … or the sampler's name."""
 
     number: int
     point: Mapping[str, float]

@@ -149,9 +149,9 @@ class _Judge:
 
 
 def _starts(spec: Mapping[str, Any]) -> list[tuple[str, Mapping[str, float]]]:
-    """List the points that are tried first, each once: the recipe's own, then the usual mixtures."""
+    """List the points that are tried first, each once: the usual mixtures."""
     config = spec["merge"]
-    starts: list[tuple[str, Mapping[str, float]]] = [("initial", point) for point in spec["initial"]]
+    starts: list[tuple[str, Mapping[str, float]]] = []
     if spec["warm_start"]:
         starts.append(("uniform", uniform_point(config)))
         starts += [("parent", point) for point in parent_points(config)]

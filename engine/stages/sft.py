@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -140,7 +140,6 @@ def _arguments(training: Mapping[str, Any], work: Work) -> Any:  # noqa: ANN401 
         use_cpu=on_cpu,
         bf16=training["dtype"] == "bfloat16",
         fp16=training["dtype"] == "float16",
-        train_sampling_strategy="group_by_length",
         dataset_kwargs={"skip_prepare_dataset": not training["packing"]},
         dataloader_pin_memory=not on_cpu,
         save_total_limit=2,
@@ -149,8 +148,37 @@ def _arguments(training: Mapping[str, Any], work: Work) -> Any:  # noqa: ANN401 
     )
 
 
+class RowOrder:
+    """The order in which rows are trained on: drawn anew in every epoch, rows of similar length together.
+
+    It follows from the seed and the number of the epoch alone. The library's own sampler draws from the state of a
+    generator, which a run that resumes in its second epoch does not have: it would go on with other rows.
+    """
+
+    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:
+        self._lengths = list(lengths)
+        self._batch_size = batch_size
+        self._seed = seed
+        self._epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Turn to an epoch, counted from 0; accelerate calls this before each."""
+        self._epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self._lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        import torch
+        from transformers.trainer_pt_utils import get_length_grouped_indices
+
+        draw = torch.Generator().manual_seed(self._seed * 1_000_003 + self._epoch)
+        order = get_length_grouped_indices(self._lengths, self._batch_size, generator=draw)  # type: ignore[no-untyped-call]
+        yield from order
+
+
 def _trainer_class() -> Any:  # noqa: ANN401 - TRL is untyped
-    """Give SFTTrainer with a loss that projects only the columns that are trained on.
+    """Give SFTTrainer with rows in our order, and a loss that projects only the columns that are trained on.
 
     TRL's own loss also computes entropies over the vocabulary, in tiles that take half of a step on a CPU.
     """
@@ -158,6 +186,11 @@ def _trainer_class() -> Any:  # noqa: ANN401 - TRL is untyped
     from trl import SFTTrainer
 
     class AnswerTrainer(SFTTrainer):  # type: ignore[misc]
+        def _get_train_sampler(self, train_dataset: Any = None) -> RowOrder:  # noqa: ANN401
+            rows = self.train_dataset if train_dataset is None else train_dataset
+            batch = self.args.train_batch_size * self.args.gradient_accumulation_steps
+            return RowOrder([len(ids) for ids in rows["input_ids"]], batch, self.args.data_seed)
+
         def compute_loss(
             self,
             model: Any,  # noqa: ANN401

@@ -15,9 +15,8 @@ import pytest
 from tests.pipeline.workspace import MERGE, PATIENCE, Workspace, prepare, without_seconds
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from collections.abc import Sequence
+    from pathlib import Path
 
 pytestmark = pytest.mark.slow
 
@@ -37,14 +36,14 @@ class Moment:
 MOMENTS = (
     Moment("sft japanese", "stage_started", 1, 5.0),
     Moment("sft japanese", "loss", 2, 0.2),  # about the first checkpoint
-    Moment("sft japanese", "loss", 3, 0.3),
-    Moment("sft english", "loss", 1, 0.4),
+    Moment("sft english", "loss", 7, 0.1),  # in the second epoch
     Moment("search tiny", "stage_started", 1, 1.5),
     Moment("search tiny", "trial_finished", 5, 0.5),
     Moment("search tiny", "trial_finished", 15, 0.6),  # about the select split
     Moment("search tiny", "stage_finished", 1, 0.02),
     Moment("merge tiny", "stage_started", 1, 0.5),
-    Moment("evaluate tiny", "stage_started", 1, 0.2),
+    Moment("evaluate tiny", "stage_started", 1, 0.05),
+    Moment("evaluate tiny", "stage_started", 1, 1.0),
 )
 
 
@@ -87,7 +86,7 @@ def test_kills_in_a_merge_leave_it_absent_or_whole(models: dict[str, Path], tmp_
     whole.run()
     workspace = prepare(tmp_path / "killed", models, MERGE)
     draw = random.Random(2)
-    wrecks = [killed(workspace, Moment("merge pair", "stage_started", 1, 2.0), draw) for _ in range(4)]
+    wrecks = [killed(workspace, Moment("merge pair", "stage_started", 1, within), draw) for within in (0.3, 1.0, 1.5)]
     workspace.run()
     assert "merge pair" in [wreck.stage for wreck in wrecks]
     assert workspace.sums == whole.sums

@@ -1,4 +1,4 @@
-"""Workspaces for whole runs: a tiny model, the quickstart's facts, a recipe, and the command `recipe` as a subprocess."""
+"""Workspaces for whole runs: a tiny model, the quickstart's facts, a recipe, and `recipe` as a subprocess."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import os
 import shutil
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,7 +62,7 @@ search:
     on:
       - {{evaluator: fact_table, path: facts.yaml, split: select, limit: 16}}
 evaluate:
-  - {{evaluator: fact_table, path: facts.yaml, split: test, limit: 24}}
+  - {{evaluator: fact_table, path: facts.yaml, split: test, limit: 48}}
 """
 """Everything at once: two fine-tunes, a search, a merge, a test; about ten seconds, most of them imports."""
 
@@ -76,6 +78,28 @@ merge:
   dtype: bfloat16
 """
 """A merge of two folders and nothing else."""
+
+SEARCH = """\
+name: sought
+models:
+  small: ./base
+merge:
+  merge_method: linear
+  models:
+    - {model: small, parameters: {weight: {low: 0.0, high: 1.0}}}
+    - {model: ./other, parameters: {weight: {low: 0.0, high: 1.0}}}
+  dtype: bfloat16
+search:
+  n_trials: 400
+  objective:
+    - {evaluator: fact_table, path: facts.yaml, split: dev, limit: 8}
+evaluate:
+  - {evaluator: fact_table, path: facts.yaml, split: test, limit: 8}
+"""
+"""A search without training: quick to begin, and long enough to be stopped in."""
+
+TRAIN = RECIPE[: RECIPE.index("  english:")].replace("name: tiny", "name: taught")
+"""The first fine-tune of the whole recipe and nothing else."""
 
 
 @dataclass(frozen=True)
@@ -150,6 +174,22 @@ class Workspace:
         file = (folder or self.merged) / "events.jsonl"
         text = file.read_text(encoding="utf-8") if file.is_file() else ""
         return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+
+
+def no_traceback(done: subprocess.CompletedProcess[str]) -> str:
+    """Check that an error is told in prose, and give what was told."""
+    assert "Traceback" not in done.stdout + done.stderr, done.stderr
+    assert done.stderr.strip()
+    return done.stderr
+
+
+def wait_for(process: subprocess.Popen[str], happened: Callable[[], bool]) -> None:
+    """Wait until something has happened in a run that goes on; it may not end before."""
+    patience = time.monotonic() + PATIENCE
+    while not happened():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < patience
+        time.sleep(0.01)
 
 
 def environment() -> dict[str, str]:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 
 from engine.errors import StageError
@@ -186,3 +187,15 @@ def test_no_starts_are_needed(folder: Path) -> None:
     settings = {"n_trials": 3, "sampler": "random", "seed": 0}
     found = search(SPACE, bowl, starts=[], settings=settings, folder=folder, told=lambda _: None)
     assert [one.origin for one in found] == ["random"] * 3
+
+
+@pytest.mark.parametrize("written", [[], ["number", "origin"], ["number", "origin", "seconds"]])
+def test_a_kill_between_score_and_tell_leaves_nothing_that_counts(folder: Path, written: list[str]) -> None:
+    """A process that dies in the middle of its records leaves a running trial with some of them."""
+    whole = essence(run(folder / "whole", failing, sampler="random"))
+    run(folder / "killed", failing, sampler="random", n_trials=3)
+    study = optuna.load_study(study_name="search", storage=f"sqlite:///{folder / 'killed' / 'study.db'}")
+    trial = study.ask()
+    for name in written:
+        trial.set_user_attr(name, {"number": 3, "origin": "random", "seconds": 0.1}[name])
+    assert essence(run(folder / "killed", failing, sampler="random")) == whole

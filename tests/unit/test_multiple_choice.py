@@ -186,7 +186,7 @@ def test_a_model_that_always_says_a_gets_the_share_of_a(scoring: str) -> None:
 
 @pytest.mark.parametrize("scoring", ["letter", "option_text"])
 def test_a_model_that_guesses_is_at_chance(scoring: str) -> None:
-    draw = random.Random(0)  # noqa: S311 - a reproducible draw, not a secret
+    draw = random.Random(0)
     many = tuple(item(number, "ABCD"[number % 4]) for number in range(2000))
     results = score_items(Responder(lambda _, ones: [-draw.random() for _ in ones]), many, scoring=scoring)
     assert accuracy(results) == pytest.approx(0.25, abs=0.03)

@@ -1,3 +1,5 @@
+"""The recipe language: what it accepts, what it refuses and in which words, and that it writes what it read."""
+
 from __future__ import annotations
 
 import json

@@ -1,3 +1,5 @@
+"""YAML with the place of every key: lines, columns, double keys, and files that are broken or hostile."""
+
 from __future__ import annotations
 
 import math
