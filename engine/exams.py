@@ -38,6 +38,13 @@ def load_exams(specs: Sequence[Mapping[str, Any]], files: Mapping[str, str]) -> 
     return tuple(_exam(spec, files) for spec in specs)
 
 
+def item_file(system: str, exams: Sequence[Exam], index: int) -> str:
+    """Name the file of a system's answers to an exam; an evaluator that is asked again has a number behind it."""
+    evaluator = exams[index].evaluator
+    before = sum(exam.evaluator == evaluator for exam in exams[:index])
+    return f"{system}-{evaluator}{f'-{before + 1}' if before else ''}.jsonl"
+
+
 def _exam(spec: Mapping[str, Any], files: Mapping[str, str]) -> Exam:
     paths = tuple(Path(files[digest]) for digest in spec["files"])
     lang, relations = _listed(spec.get("lang")), _listed(spec.get("relations"))

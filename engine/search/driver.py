@@ -7,6 +7,7 @@ history, so a resumed search makes the same study as one that was never interrup
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -133,11 +134,14 @@ def _distribution(value: Mapping[str, Any]) -> optuna.distributions.BaseDistribu
 
 def _attempt(score: Score, number: int, point: Mapping[str, float]) -> tuple[float | None, Mapping[str, Any]]:
     try:
-        return score(number, point)
+        value, facts = score(number, point)
     except StageError as error:
         return None, {"failed": error.message}
     except ValueError as error:
         return None, {"failed": str(error)}
+    if not math.isfinite(value):  # Optuna would refuse it, and the trial would be asked for again for ever
+        return None, {"failed": f"its score is {value}, not a finite number"}
+    return value, facts
 
 
 def _attributes(number: int, origin: str, facts: Mapping[str, Any], started: float) -> dict[str, Any]:

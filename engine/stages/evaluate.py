@@ -9,7 +9,7 @@ from typing import Any
 from engine import scores
 from engine.checkpoints import open_source
 from engine.events import Event
-from engine.exams import load_exams
+from engine.exams import item_file, load_exams
 from engine.files import write_atomically
 from engine.search.space import with_point
 from engine.search.systems import Results, Systems
@@ -44,9 +44,9 @@ def run(work: Work) -> None:
         if "point" in system:
             config = with_point(work.spec["merge"], system["point"], systems.layers)
         answers[name] = systems.ask(config, exams, progress)
-        for exam, each in zip(exams, answers[name], strict=True):
-            scores.write_items(folder / f"{name}-{exam.evaluator}.jsonl", each)
-            rows += scores.rows(system, exam.about, each, seed=work.seed)
+        for index, each in enumerate(answers[name]):
+            scores.write_items(folder / item_file(name, exams, index), each)
+            rows += scores.rows(system, exams[index].about, each, seed=work.seed)
     compared = [
         row
         for index, exam in enumerate(exams)

@@ -11,7 +11,7 @@ from engine import scores
 from engine.checkpoints import open_source
 from engine.errors import StageError
 from engine.events import Event
-from engine.exams import Exam, load_exams
+from engine.exams import Exam, item_file, load_exams
 from engine.files import write_atomically
 from engine.search.driver import Candidate, search
 from engine.search.space import Point, parent_points, ranges, uniform_point, with_point, with_sum
@@ -119,9 +119,9 @@ class _Judge:
                 name = f"{split}-{system['model']}"
                 known = f"{asked}-{chosen.number}" if system["role"] == "winner" else name
                 results = self._ask(known, self._system(system, chosen), exams)
-                for exam, each in zip(exams, results, strict=True):
-                    scores.write_items(folder / f"{name}-{exam.evaluator}.jsonl", each)
-                    found += scores.rows(system, exam.about, each, seed=self._work.seed)
+                for index, each in enumerate(results):
+                    scores.write_items(folder / item_file(name, exams, index), each)
+                    found += scores.rows(system, exams[index].about, each, seed=self._work.seed)
         return found
 
     def _system(self, system: Mapping[str, Any], chosen: Candidate) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.pipeline.workspace import RECIPE, SEARCH, Workspace, prepare
+from tests.pipeline.workspace import MERGE, RECIPE, SEARCH, Workspace, prepare
 
 FOLDER = Path(__file__).parent / "plans"
 QUICK = SEARCH.replace("n_trials: 400", "n_trials: 3")
@@ -31,7 +31,9 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 
     root = tmp_path_factory.mktemp("planned")
     names = ("base", "other")
-    models = {name: tiny_model(root / name, seed=seed, layers=2, dtype=torch.bfloat16) for seed, name in enumerate(names)}
+    models = {
+        name: tiny_model(root / name, seed=seed, layers=2, dtype=torch.bfloat16) for seed, name in enumerate(names)
+    }
     return prepare(root / "work", models, QUICK)
 
 
@@ -76,7 +78,7 @@ def test_a_model_that_is_not_fetched(tmp_path: Path) -> None:
 
 
 def test_a_stored_output_that_is_damaged_is_named(workspace: Workspace, tmp_path: Path) -> None:
-    whole = prepare(tmp_path, {name: workspace.folder / name for name in ("base", "other")}, QUICK)
+    whole = prepare(tmp_path, {name: workspace.folder / name for name in ("base", "other")}, MERGE)
     whole.run()
     weights = next(whole.store.glob("outputs/*/model/model.safetensors"))
     weights.unlink()

@@ -1,4 +1,4 @@
-"""Bad input through the command line: refused before anything is computed, in prose that names the place and the remedy."""
+"""Bad input through the command line: refused before anything is computed, in prose with the place and the remedy."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_the_sound_recipe_is_planned(asked: Workspace) -> None:
     assert done.stdout.count("  will run, ") == 5
 
 
-# ---- the recipe -------------------------------------------------------------------------------------------------------
+# ---- the recipe ------------------------------------------------------------------------------------------------------
 
 
 def test_a_recipe_that_is_not_there(pair: Workspace) -> None:
@@ -119,7 +119,7 @@ def test_a_section_that_is_not_built_yet(pair: Workspace, section: str) -> None:
     refused(pair, "not built yet", named, "Take these parts out of the recipe to run the rest.")
 
 
-# ---- models -----------------------------------------------------------------------------------------------------------
+# ---- models ----------------------------------------------------------------------------------------------------------
 
 
 def test_a_model_that_is_not_there(pair: Workspace) -> None:
@@ -199,7 +199,7 @@ def test_weights_that_are_not_finite_are_named_when_they_are_read(pair: Workspac
     assert not pair.model.exists()
 
 
-# ---- data -------------------------------------------------------------------------------------------------------------
+# ---- data ------------------------------------------------------------------------------------------------------------
 
 
 def test_a_data_file_that_is_not_there(models: dict[str, Path], tmp_path: Path) -> None:

@@ -8,15 +8,31 @@ from typing import TYPE_CHECKING
 import pytest
 
 from engine.files import sha256_of
+from engine.stages.sft import RowOrder
 from tests.pipeline.workspace import TRAIN, Workspace, prepare, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-pytestmark = pytest.mark.slow
+
+def test_the_order_of_the_rows_follows_from_seed_and_epoch_alone() -> None:
+    """A run that resumes in its third epoch takes the rows that the whole run takes there."""
+    lengths = [10 + number * 7 % 31 for number in range(50)]
+    whole = RowOrder(lengths, batch_size=4, seed=42)
+    epochs = []
+    for epoch in range(3):
+        whole.set_epoch(epoch)
+        epochs.append(list(whole))
+    resumed = RowOrder(lengths, batch_size=4, seed=42)
+    resumed.set_epoch(2)
+    assert list(resumed) == epochs[2]
+    assert all(sorted(order) == list(range(50)) for order in epochs)
+    assert epochs[0] != epochs[1] != epochs[2]
+    assert list(RowOrder(lengths, batch_size=4, seed=43)) != epochs[0]
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_passed_over(reference: Workspace, models: dict[str, Path], tmp_path: Path) -> None:
     workspace = prepare(tmp_path, {"base": models["base"]}, TRAIN)
     newest = killed_at(workspace, step=6)
