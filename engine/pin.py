@@ -47,12 +47,17 @@ def pin(recipe: Recipe, places: Places, emit: Emit) -> Pins:
         for texts, expected in _data(recipe):
             found = [_find(text, places.recipe) for text in texts]
             paths |= dict(zip(texts, found, strict=True))
-            flat = [file for path in found for file in (sorted(path.glob("*.jsonl")) if path.is_dir() else [path])]
+            flat = data_files(found)
             files |= {file: digests.of(file) for file in flat}
             _check(expected, flat, files)
     finally:
         digests.save()
     return Pins(models, paths, files)
+
+
+def data_files(paths: Sequence[Path]) -> list[Path]:
+    """List the files that a recipe's paths stand for: of a folder its JSONL files, by name."""
+    return [file for path in paths for file in (sorted(path.glob("*.jsonl")) if path.is_dir() else [path])]
 
 
 def lock(recipe: Recipe, pins: Pins, folder: Path | None) -> Recipe:
@@ -78,9 +83,8 @@ def lock(recipe: Recipe, pins: Pins, folder: Path | None) -> Recipe:
 
     def data(node: dict[str, Any]) -> dict[str, Any]:
         places = [pins.paths[text] for text in node["path"]]
-        flat = [file for path in places for file in (sorted(path.glob("*.jsonl")) if path.is_dir() else [path])]
         where = tuple(relative(path) for path in places)
-        return {**node, "path": where, "sha256": tuple(pins.files[file] for file in flat)}
+        return {**node, "path": where, "sha256": tuple(pins.files[file] for file in data_files(places))}
 
     def walk(node: Any) -> Any:  # noqa: ANN401 - any part of a recipe
         if isinstance(node, ModelReference):

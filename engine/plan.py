@@ -17,7 +17,7 @@ from typing import Any
 import evaluators
 from engine import merging
 from engine.errors import PlanError
-from engine.pin import Pins, evaluations
+from engine.pin import Pins, data_files, evaluations
 from engine.recipe import Recipe, as_data
 from engine.references import ModelReference
 from engine.search.space import uniform_point
@@ -168,8 +168,7 @@ class _Builder:
 
     def _data(self, spec: dict[str, Any], paths: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, str]]:
         """Put digests in the place of paths."""
-        found = [self._pins.paths[text] for text in paths]
-        flat = [file for path in found for file in (sorted(path.glob("*.jsonl")) if path.is_dir() else [path])]
+        flat = data_files([self._pins.paths[text] for text in paths])
         files = {self._pins.files[file]: str(file) for file in flat}
         # Every file has its place, also one that repeats another.
         return {**spec, "files": [self._pins.files[file] for file in flat]}, files

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from engine.files import write_atomically
 from evaluators._multiple_choice import mean_logprob
 from evaluators._statistics import accuracy_interval, paired_difference
 from evaluators._types import ItemResult
@@ -61,9 +62,9 @@ def by_language(results: Answers) -> Iterator[tuple[str, Answers]]:
 
 
 def write_items(path: Path, results: Sequence[ItemResult]) -> None:
-    """Store per-item results, one JSON object a line."""
+    """Store per-item results, one JSON object a line; the file is whole or absent."""
     lines = (json.dumps(result.to_json(), ensure_ascii=False) + "\n" for result in results)
-    path.write_text("".join(lines), encoding="utf-8")
+    write_atomically(path, "".join(lines))
 
 
 def read_items(path: Path) -> Answers:

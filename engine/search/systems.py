@@ -30,6 +30,12 @@ def fitness(exams: Sequence[Exam], results: Results) -> float:
     return sum(exam.weight * mean_logprob(each) for exam, each in zip(exams, results, strict=True)) / total
 
 
+def output_dtype(config: Mapping[str, Any]) -> str | None:
+    """Give the dtype in which a merge is written, and so scored; None where its sources decide."""
+    dtype = config.get("out_dtype") or config.get("dtype")
+    return None if dtype is None else str(dtype)
+
+
 class Systems:
     """One live model that becomes any merge of its sources."""
 

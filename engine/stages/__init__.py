@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from engine.checkpoints import Source, open_source
 from engine.events import Emit
 
 
@@ -26,6 +27,14 @@ class Work:
     output: Path
     scratch: Path
     emit: Emit
+
+
+def open_sources(work: Work, *, resident: bool = False) -> dict[str, Source]:
+    """Open the models of the stage's merge by number, each with its adapter if it has one; no tensor is read."""
+    return {
+        name: open_source(work.inputs[name], work.inputs.get(f"{name}+adapter"), resident=resident)
+        for name in work.labels
+    }
 
 
 def labelled(node: Any, labels: Mapping[str, str], key: str = "") -> Any:  # noqa: ANN401 - any part of a configuration

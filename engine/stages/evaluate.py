@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from typing import Any
 
 from engine import scores
@@ -12,8 +11,8 @@ from engine.events import Event
 from engine.exams import item_file, load_exams
 from engine.files import write_atomically
 from engine.search.space import with_point
-from engine.search.systems import Results, Systems
-from engine.stages import Work
+from engine.search.systems import Results, Systems, output_dtype
+from engine.stages import Work, open_sources
 
 _WINNER = "winner"
 
@@ -21,13 +20,10 @@ _WINNER = "winner"
 def run(work: Work) -> None:
     """Ask base, parents, baselines and the exported winner, and write `scores.json` and the per-item results."""
     exams = load_exams(work.spec["evaluate"], work.files)
-    names = [name for name in work.inputs if "+" not in name and name != _WINNER]
-    sources = {
-        name: open_source(work.inputs[name], work.inputs.get(f"{name}+adapter"), resident=True) for name in names
-    }
+    sources = open_sources(work, resident=True)
     # The winner is read from the files that will be published.
     sources[_WINNER] = open_source(work.inputs[_WINNER] / "model")
-    systems = Systems(sources, seed=work.seed, dtype=_dtype(work.spec["merge"]))
+    systems = Systems(sources, seed=work.seed, dtype=output_dtype(work.spec["merge"]))
     listed = [*work.spec["systems"], {"role": "winner", "model": _WINNER}]
     folder = work.output / "items"
     folder.mkdir()
@@ -58,8 +54,3 @@ def run(work: Work) -> None:
     ]
     text = json.dumps({"rows": rows, "differences": compared}, indent=1, ensure_ascii=False)
     write_atomically(work.output / "scores.json", text + "\n")
-
-
-def _dtype(config: Mapping[str, Any]) -> str | None:
-    dtype = config.get("out_dtype") or config.get("dtype")
-    return None if dtype is None else str(dtype)

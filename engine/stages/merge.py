@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 
-from engine.checkpoints import open_source
 from engine.executor import Merger
-from engine.stages import Work, labelled
+from engine.stages import Work, labelled, open_sources
 
 
 def run(work: Work) -> None:
@@ -19,9 +18,8 @@ def run(work: Work) -> None:
     config = work.spec.get("merge")
     if config is None:
         config = json.loads((work.inputs["search"] / "best.json").read_text(encoding="utf-8"))["merge"]
-    names = [name for name in work.inputs if "+" not in name and name != "search"]
     # What does not fit is said with the names that the recipe uses.
-    sources = {work.labels[name]: open_source(work.inputs[name], work.inputs.get(f"{name}+adapter")) for name in names}
+    sources = {work.labels[name]: source for name, source in open_sources(work).items()}
     merger = Merger(labelled(config, work.labels), sources, seed=work.seed)
     model = work.output / "model"
     model.mkdir()

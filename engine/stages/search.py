@@ -8,15 +8,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from engine import scores
-from engine.checkpoints import open_source
 from engine.errors import StageError
 from engine.events import Event
 from engine.exams import Exam, item_file, load_exams
 from engine.files import write_atomically
 from engine.search.driver import Candidate, search
 from engine.search.space import Point, parent_points, ranges, uniform_point, with_point, with_sum
-from engine.search.systems import Results, Systems, fitness
-from engine.stages import Work
+from engine.search.systems import Results, Systems, fitness, output_dtype
+from engine.stages import Work, open_sources
 from evaluators._multiple_choice import accuracy
 
 
@@ -24,16 +23,12 @@ def run(work: Work) -> None:
     """Search, select, and write `best.json`, `trials.jsonl`, `scores.json` and the per-item results.
 
     Raises:
-        StageError: No candidate could be scored, or splits that share items.
+        StageError: No candidate could be scored.
     """
     started = time.monotonic()
     objective = load_exams(work.spec["objective"], work.files)
     select = load_exams((work.spec["select"] or {"on": ()})["on"], work.files)
-    inputs = [name for name in work.inputs if "+" not in name]
-    sources = {
-        name: open_source(work.inputs[name], work.inputs.get(f"{name}+adapter"), resident=True) for name in inputs
-    }
-    systems = Systems(sources, seed=work.seed, dtype=work.spec["merge"].get("dtype"))
+    systems = Systems(open_sources(work, resident=True), seed=work.seed, dtype=output_dtype(work.spec["merge"]))
     judge = _Judge(work, systems, objective)
     candidates = search(
         ranges(work.spec["merge"]),
@@ -136,8 +131,7 @@ class _Judge:
             return tuple(scores.read_items(file) for file in files)
         results = self._systems.ask(config, exams, self._progress)
         for file, each in zip(files, results, strict=True):
-            text = "".join(json.dumps(one.to_json(), ensure_ascii=False) + "\n" for one in each)
-            write_atomically(file, text)
+            scores.write_items(file, each)
         return results
 
     def _progress(self, done: int, total: int) -> None:

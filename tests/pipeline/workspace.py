@@ -141,20 +141,15 @@ class Workspace:
 
     def call(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run `recipe` in the folder to its end."""
-        return subprocess.run(
-            [COMMAND, *arguments],
-            cwd=self.folder,
-            env=environment(),
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE,
-            check=False,
-        )
+        return self._finished(COMMAND, *arguments)
 
     def python(self, script: str) -> subprocess.CompletedProcess[str]:
         """Run a script in the folder in a fresh interpreter."""
+        return self._finished(sys.executable, "-c", script)
+
+    def _finished(self, *command: str | Path) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-c", script],
+            command,
             cwd=self.folder,
             env=environment(),
             capture_output=True,
