@@ -1,12 +1,17 @@
 # make quickstart   install into .venv and run the quickstart recipe
 # make test         install into .venv and run every test
-# Both may be called again at any time: what is there is not made twice.
+# make bench        run every benchmark; the figures go on top of tests/bench/RESULTS.md
+#   make bench-merge      merges of 1.1B-parameter models against mergekit (needs 15 GB of disk and a quiet machine)
+#   make bench-merge-7b   a 7B-shaped merge against copying its bytes (needs 64 GB of disk)
+# Each may be called again at any time: what is there is not made twice, and benchmarks are measured anew.
+# CHOGO_BENCH names the folder of the models that benchmarks make (default ~/.cache/chogo-bench).
 
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+RESULTS := tests/bench/RESULTS.md
 
-.PHONY: quickstart test lint clean-venv
+.PHONY: quickstart test lint bench bench-merge bench-merge-7b clean-venv
 
 quickstart: .venv/.installed
 	@echo "Running recipes/quickstart/recipe.yaml (what is stored under merged/ is reused)"
@@ -18,6 +23,14 @@ test: .venv/.installed-test
 
 lint: .venv/.installed-test
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
+
+bench: bench-merge bench-merge-7b
+
+bench-merge: .venv/.installed-test
+	@$(BIN)/python -m tests.bench.merge --results $(RESULTS)
+
+bench-merge-7b: .venv/.installed-test
+	@$(BIN)/python -m tests.bench.seven_b --results $(RESULTS)
 
 .venv/bin/python:
 	@echo "Creating .venv"

@@ -8,14 +8,17 @@ import shlex
 import signal
 import sys
 import time
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from engine import lora_cli
 from engine.errors import RecipeEngineError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from types import FrameType
 
     from engine.events import Event
@@ -30,9 +33,19 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Compound medical language models from a recipe: fine-tune, search a merge, test it once.",
 )
+app.add_typer(lora_cli.app, name="lora")
 RecipeFile = Annotated[Path, typer.Argument(help="A recipe, or a plain mergekit configuration.")]
 Out = Annotated[Path, typer.Option("--out", help="The folder of run directories and of the store.")]
-Json = Annotated[bool, typer.Option("--json", help="Write events as JSON lines on standard output.")]
+Json = Annotated[bool, typer.Option("--json", help="Write JSON lines on standard output, for machines.")]
+
+
+class What(StrEnum):
+    """What `recipe list` can list."""
+
+    methods = "methods"
+    evaluators = "evaluators"
+
+
 _MERGED = Path("merged")
 _INTERRUPTED, _TERMINATED = 130, 143
 
@@ -42,7 +55,7 @@ def run(file: RecipeFile, out: Out = _MERGED, *, machine: Json = False) -> None:
     """Carry a recipe out: what is stored is reused, the rest runs."""
     from engine.display import Display
     from engine.event_log import EventLog
-    from engine.preflight import check_data, check_models
+    from engine.preflight import check
     from engine.result import assemble
     from engine.runner import run as carry_out
     from engine.store import Store
@@ -54,15 +67,20 @@ def run(file: RecipeFile, out: Out = _MERGED, *, machine: Json = False) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     # One process at a time writes a run directory and its log.
     with Store(out / ".store").lock(f"run {loaded.recipe.name}"), EventLog(folder / "events.jsonl") as log:
+        warned: list[object] = []
 
         def emit(event: Event) -> None:
+            # What the headers told before the run a stage tells again when it gets there.
+            if event.name == "warning":
+                if event.data["message"] in warned:
+                    return
+                warned.append(event.data["message"])
             log(event)
             display(event)
 
-        _warn(loaded, emit)
+        _warn((problem.render(loaded.source.file) for problem in loaded.warnings), emit)
         pins, plan, store = _prepare(loaded, file, out, emit, fetch=True)
-        check_models(plan)
-        check_data(plan)
+        _warn(check(plan, store, strict=True), emit)
         folders = carry_out(plan, store, emit)
         result = assemble(plan, pins, folders, folder, file.read_text(encoding="utf-8"))
     display.close()
@@ -73,15 +91,15 @@ def run(file: RecipeFile, out: Out = _MERGED, *, machine: Json = False) -> None:
 def plan(file: RecipeFile, out: Out = _MERGED, *, machine: Json = False) -> None:
     """Show the stages of a recipe, what is stored and what will run; asks no network."""
     from engine.display import Display
-    from engine.preflight import check_data, check_models
+    from engine.preflight import check
     from engine.runner import status
 
     display = Display(machine=machine)
     loaded = _load(file)
     _, planned, store = _prepare(loaded, file, out, display, fetch=False)
-    check_models(planned)
-    check_data(planned)
-    display.plan(status(planned, store), [problem.render(str(file)) for problem in loaded.warnings])
+    warnings = [problem.render(str(file)) for problem in loaded.warnings]
+    warnings += check(planned, store, strict=False)
+    display.plan(status(planned, store), warnings)
 
 
 @app.command()
@@ -93,20 +111,31 @@ def schema() -> None:
     Display().text(json.dumps(json_schema(), indent=2, ensure_ascii=False))
 
 
-@app.command(name="list")
-def list_(what: Annotated[str, typer.Argument(help="methods or evaluators")] = "methods") -> None:
-    """List the merge methods or the evaluators."""
-    import evaluators
-    from engine import merging
+@app.command()
+def show(
+    place: Annotated[Path, typer.Argument(help="A run (merged/name, or its name), its model folder, or a checkpoint.")],
+    out: Out = _MERGED,
+    *,
+    machine: Json = False,
+) -> None:
+    """Show what a checkpoint is made of: sources, method, weights, files, scores."""
     from engine.display import Display
+    from engine.show import show as describe
 
-    if what == "evaluators":
-        Display().text("\n".join(evaluators.names()))
-        return
-    for name in merging.names():
-        method = merging.load(name)
-        parameters = ", ".join(parameter.name for parameter in method.parameters) or "none"
-        Display().text(f"{name}: {method.summary} Parameters: {parameters}. {method.paper}".rstrip())
+    Display(machine=machine).checkpoint(describe(place, out))
+
+
+@app.command(name="list")
+def list_(what: Annotated[What, typer.Argument(help="What to list.")] = What.methods, *, machine: Json = False) -> None:
+    """List the merge methods with their parameters, or the evaluators."""
+    import evaluators
+    from engine.display import Display
+    from engine.listing import methods
+
+    if what == What.evaluators:
+        Display(machine=machine).names(evaluators.names())
+    else:
+        Display(machine=machine).methods(methods())
 
 
 def main() -> None:
@@ -180,8 +209,8 @@ def _prepare(loaded: Loaded, file: Path, out: Path, emit: Any, *, fetch: bool) -
     return pins, make_plan(loaded.recipe, pins), Store(places.store)
 
 
-def _warn(loaded: Loaded, emit: Any) -> None:  # noqa: ANN401
+def _warn(messages: Iterable[str], emit: Any) -> None:  # noqa: ANN401
     from engine.events import Event
 
-    for problem in loaded.warnings:
-        emit(Event("warning", data={"message": problem.render(loaded.source.file)}))
+    for message in messages:
+        emit(Event("warning", data={"message": message}))

@@ -7,19 +7,39 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 
-from engine.card import interval, percent
+from engine import tables
+from engine.card import percent
 from engine.events import Event
+from engine.machine import size
+from engine.pace import Pace
 from engine.runner import Status
+from engine.yaml_source import to_yaml
 
-_PLAIN_EVERY = 15.0
-_PIPE_WIDTH = 120
+if TYPE_CHECKING:
+    from rich.table import Table
+
+# Seconds between two lines about the same work: in a log, and for a machine.
+_PLAIN_EVERY, _PLAIN_BYTES_EVERY, _MACHINE_EVERY = 15.0, 5.0, 1.0
+_BYTES = "B"
+_TICKS = ("progress", "asking")
+# A pipe has no width: a table that is cut for 80 columns would lose headings, and digests would be cut in two.
+_PIPE_WIDTH = 1000
 
 
 class Display:
@@ -27,17 +47,18 @@ class Display:
 
     def __init__(self, *, machine: bool = False) -> None:
         self._machine = machine
-        # A pipe has no width; tables that are cut for 80 columns would lose their headings.
         self._console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else _PIPE_WIDTH)
         self._errors = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._live = self._console.is_terminal and not self._console.is_dumb_terminal
         self._bar: Progress | None = None
         self._task: TaskID | None = None
         self._spoke = 0.0
+        self._pace = Pace(time.monotonic())
 
     def __call__(self, event: Event) -> None:
         """Show one event."""
         if self._machine:
-            self._line({"event": event.name, "stage": event.stage, **event.data})
+            self._tell(event)
             return
         shown = getattr(self, f"_on_{event.name}", None)
         if shown is not None:
@@ -46,6 +67,8 @@ class Display:
     def plan(self, stages: Sequence[Status], warnings: Sequence[str]) -> None:
         """Show the stages of a plan with what is stored."""
         if self._machine:
+            for warning in warnings:
+                self._line({"event": "warning", "message": warning})
             for one in stages:
                 self._line({"stage": one.stage.name, "stored": one.stored, "reason": one.reason, "key": one.stage.key})
             return
@@ -61,14 +84,51 @@ class Display:
         if self._machine:
             self._line({"event": "run_finished", "folder": str(folder), "scores": scores})
             return
-        rows = [row for row in scores["rows"] if row["split"] == "test"]
-        if rows:
-            self._console.print(_score_table(rows, rich=self._console.is_terminal))
-        if scores["differences"]:
-            self._console.print(_difference_table(scores["differences"], rich=self._console.is_terminal))
+        self._scores(scores)
         self._console.print(
             f"\nDone in {_duration(seconds)}. The model is in {folder / 'model'}, the report in {folder / 'report.md'}."
         )
+
+    def checkpoint(self, shown: Mapping[str, Any]) -> None:
+        """Show what a checkpoint is made of."""
+        if self._machine:
+            self._line(shown)
+            return
+        rich = self._console.is_terminal
+        self._console.print(f"[bold]{escape(shown['name'])}[/]")
+        lines = list(tables.facts(shown))
+        width = max(len(heading) for heading, _ in lines)
+        for heading, said in lines:
+            self._console.print(f"  {heading:<{width}}  {escape(said)}")
+        for merge in tables.merges(shown):
+            if "sources" in merge:
+                self._table(tables.sources(merge["sources"], rich=rich, of=merge["name"]))
+            heading = f"Merge {merge['name']}".strip()
+            self._console.print(f"\n[italic]{escape(heading)}[/]")
+            self.text("".join(f"  {line}\n" for line in to_yaml(merge["merge"]).splitlines()).rstrip())
+        self._table(tables.files(shown["files"], rich=rich))
+        if shown["scores"] is not None:
+            self._scores(shown["scores"])
+            if not shown["scores"]["rows"]:
+                self._console.print("\nNo evaluation was run on this model.")
+
+    def methods(self, listed: Sequence[Mapping[str, Any]]) -> None:
+        """Show the merge methods: a table on a terminal, a line each in a pipe, JSON for a machine."""
+        if self._machine:
+            for one in listed:
+                self._line(one)
+        elif self._console.is_terminal:
+            self._console.print(tables.methods(listed))
+        else:
+            self.text("\n".join(tables.method_line(one) for one in listed))
+
+    def names(self, names: Sequence[str]) -> None:
+        """Show names, one a line."""
+        for name in names:
+            if self._machine:
+                self._line({"name": name})
+            else:
+                self.text(name)
 
     def error(self, text: str, *, kind: str, code: int) -> None:
         """Show what went wrong, in prose, on standard error."""
@@ -104,7 +164,7 @@ class Display:
 
     def _on_stage_started(self, event: Event) -> None:
         self._print(f"{_place(event)}[bold]{escape(event.stage)}[/] …")
-        self._spoke = time.monotonic()
+        self._begin()
 
     def _on_stage_finished(self, event: Event) -> None:
         self.close()
@@ -115,10 +175,13 @@ class Display:
 
     def _on_progress(self, event: Event) -> None:
         done, total, unit = event.data["done"], event.data["total"], event.data["unit"]
-        if self._console.is_terminal:
-            self._advance(event.stage, done, total)
-        elif time.monotonic() - self._spoke > _PLAIN_EVERY or (done == total and unit != "B"):
-            self._spoke = time.monotonic()
+        if unit == _BYTES:
+            self._pace.tell(done, time.monotonic())
+        if self._live:
+            self._advance(event.stage, done, total, unit)
+        elif unit == _BYTES and self._is_due(_PLAIN_BYTES_EVERY):
+            self._print(f"      {_moved(done, total, self._pace)}")
+        elif unit != _BYTES and (self._is_due(_PLAIN_EVERY) or done == total):
             self._print(f"      {done}/{total} {unit}")
 
     def _on_trial_finished(self, event: Event) -> None:
@@ -132,17 +195,59 @@ class Display:
         self._print(
             f"      {data['number'] + 1:>3}/{data['total']} {escape(data['origin']):<8} {escape(point)}  {scored}"
         )
-        if self._console.is_terminal:
-            self._advance(event.stage, data["number"] + 1, data["total"])
+        if self._live:
+            self._advance(event.stage, data["number"] + 1, data["total"], "trials")
 
     # ---- drawing ----
 
-    def _advance(self, stage: str, done: int, total: int) -> None:
+    def _begin(self) -> None:
+        self._spoke = time.monotonic()
+        self._pace = Pace(self._spoke)
+
+    def _is_due(self, seconds: float) -> bool:
+        """Tell whether nothing was said for so long; if so the time starts anew."""
+        now = time.monotonic()
+        if now - self._spoke <= seconds:
+            return False
+        self._spoke = now
+        return True
+
+    def _tell(self, event: Event) -> None:
+        """Write an event for a machine; of those that tick, the last and one a second."""
+        data = dict(event.data)
+        if event.name == "stage_started":
+            self._begin()
+        if data.get("unit") == _BYTES:
+            self._pace.tell(data["done"], time.monotonic())
+            data |= {
+                "bytes_per_second": _rounded(self._pace.rate),
+                "seconds_left": _rounded(self._pace.left(data["total"])),
+            }
+        if event.name in _TICKS and data["done"] != data["total"] and not self._is_due(_MACHINE_EVERY):
+            return
+        self._line({"event": event.name, "stage": event.stage, **data})
+
+    def _scores(self, scores: Mapping[str, Any]) -> None:
+        rich = self._console.is_terminal
+        rows = [row for row in scores["rows"] if row["split"] == "test"]
+        if rows:
+            self._table(tables.scores(rows, rich=rich))
+        if scores["differences"]:
+            self._table(tables.differences(scores["differences"], rich=rich))
+
+    def _table(self, table: Table) -> None:
+        self._console.print()
+        self._console.print(table)
+
+    def _advance(self, stage: str, done: int, total: int, unit: str) -> None:
         if self._bar is None:
+            columns: tuple[ProgressColumn, ...] = (MofNCompleteColumn(),)
+            if unit == _BYTES:
+                columns = (DownloadColumn(), TransferSpeedColumn())
             self._bar = Progress(
                 TextColumn("      {task.description}"),
                 BarColumn(),
-                MofNCompleteColumn(),
+                *columns,
                 TimeRemainingColumn(),
                 console=self._console,
                 transient=True,
@@ -167,29 +272,15 @@ def _place(event: Event) -> str:
     return f"\\[{event.data['number']}/{event.data['of']}] " if "number" in event.data else "      "
 
 
-def _score_table(rows: Sequence[Mapping[str, Any]], *, rich: bool) -> Table:
-    table = Table(title="Test split", box=None if not rich else Table().box, title_justify="left")
-    for name in ("model", "role", "lang"):
-        table.add_column(name, no_wrap=True)
-    for name in ("n", "accuracy %", "95 % interval", "mean logprob"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for row in rows:
-        style = "bold green" if row["role"] == "winner" and rich else None
-        cells = (str(row["n"]), percent(row["accuracy"]), interval(row), f"{row['mean_logprob']:.3f}")
-        table.add_row(escape(row["model"]), row["role"], row["lang"], *cells, style=style)
-    return table
+def _moved(done: int, total: int, pace: Pace) -> str:
+    """Write `3.2 GB of 14.5 GB, 1.1 GB/s, 10.3 s left`."""
+    rate, left = pace.rate, pace.left(total)
+    speed = "" if rate is None or left is None else f", {size(rate)}/s, {_duration(left)} left"
+    return f"{size(done)} of {size(total)}{speed}"
 
 
-def _difference_table(rows: Sequence[Mapping[str, Any]], *, rich: bool) -> Table:
-    table = Table(title="Winner minus …", box=None if not rich else Table().box, title_justify="left")
-    for name in ("against", "lang"):
-        table.add_column(name, no_wrap=True)
-    for name in ("n", "points", "95 % interval", "McNemar p"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for row in rows:
-        cells = (str(row["n"]), f"{100 * row['difference']:+.1f}", interval(row), f"{row['p']:.2g}")
-        table.add_row(escape(row["b"]), row["lang"], *cells)
-    return table
+def _rounded(number: float | None) -> float | None:
+    return None if number is None else round(number, 1)
 
 
 def _duration(seconds: float) -> str:

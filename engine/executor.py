@@ -1,17 +1,20 @@
-"""One streaming executor for every merge method: tensors in float32, one rounding, to a folder or into a live model.
+"""One streaming executor for every merge method: chunks in float32, one rounding, to a folder or into a live model.
 
-`Merger.tensor` is the only place where a merged tensor is made. The search applies it in place and the export writes
-it, so what is exported is what was scored, bit for bit.
+The search applies what the export writes, chunk by chunk from the same kernels, so what is exported is what was scored,
+bit for bit.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from engine import merging
-from engine.checkpoints import MAX_SHARD_BYTES, copy_tokenizer, write_checkpoint, write_config
+from engine.checkpoints import MAX_SHARD_BYTES, CheckpointWriter, copy_tokenizer, write_config
 from engine.errors import StageError
 from engine.events import Emit, Event, ignore
+from engine.merging import Chunk, Chunks, Rows, Workers, is_finite
+from engine.vocabulary import Reader, renumbered
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -24,19 +27,29 @@ if TYPE_CHECKING:
 
 
 class Merger:
-    """A merge that fits, ready to give its tensors one at a time; peak memory is a few times its largest tensor.
+    """A merge that fits, ready to be made a chunk at a time.
 
     `plan` holds what was worked out before any tensor was read, `specs` the result's names, dtypes and shapes in
     order. To try other numbers build another over the same sources: with resident sources no file is read again.
     """
 
-    def __init__(self, config: Mapping[str, Any], sources: Mapping[str, Source], *, seed: int = 0) -> None:
+    def __init__(
+        self,
+        config: Mapping[str, Any],
+        sources: Mapping[str, Source],
+        *,
+        seed: int = 0,
+        memory: dict[str, dict[str, Any]] | None = None,
+        chunk: int | None = None,
+    ) -> None:
         """Check everything that configs and headers can tell; no tensor is read.
 
         Args:
             config: a mergekit configuration with `models` or `slices`, every number concrete.
             sources: what its `model`, `base_model` and `tokenizer_source` strings stand for.
             seed: of the methods that draw at random.
+            memory: what follows from the sources alone; a search hands the same one to every candidate.
+            chunk: elements of a chunk; changes no bit of the result.
 
         Raises:
             PlanError: the sources do not fit each other or the method, or a parameter is missing.
@@ -46,26 +59,25 @@ class Merger:
         self.plan = merging.plan_merge(self.method, config, checkpoints)
         self.specs: tuple[TensorSpec, ...] = tuple(step.spec for step in self.plan.steps.values())
         self.names = tuple(self.plan.steps)
-        self._sources = sources
+        self._sources: Mapping[str, Reader] = renumbered(sources, self.plan.vocabulary)
         self._seed = seed
+        self._memory = {} if memory is None else memory
+        self._chunk = chunk
 
     def tensor(self, name: str) -> Tensor:
-        """Make one merged tensor, in the shape and dtype of its spec. Never write to it: it may be a source's own.
+        """Make one whole merged tensor, in the shape and dtype of its spec.
 
         Raises:
-            StageError: the result is not finite; the message names the source that is to blame.
+            StageError: a source or the result is not finite; the message says which.
         """
-        step = self.plan.steps[name]
-        if not step.is_floating:
-            return self._copied(step)
-        tensors = [self._sources[source].read(tensor) for source, tensor in step.inputs]
-        merged = tensors[0]
-        if step.each:  # a slice that lists only the base keeps it
-            merged = self.method.merge(tensors, step.each, step.shared, f"{self._seed}/{name}")
-        rounded = _to(merged, step.spec.dtype)
-        if not rounded.isfinite().all():
-            raise _not_finite(step, tensors, merged)
-        return rounded
+        import torch
+
+        spec = self.plan.steps[name].spec
+        made = torch.empty(spec.shape, dtype=getattr(torch, spec.dtype))
+        flat = made.reshape(-1)
+        with Workers() as workers:
+            self._make(name, workers, lambda first, part: _place(flat, first, part))
+        return made
 
     def write(self, folder: Path, emit: Emit = ignore, *, max_shard_bytes: int = MAX_SHARD_BYTES) -> None:
         """Stream the merged model into an existing folder: weights, tokenizer, generation_config.json, config.json.
@@ -78,9 +90,20 @@ class Merger:
         for message in self.plan.warnings:
             emit(Event("warning", data={"message": message}))
         report = _progress(sum(spec.nbytes for spec in self.specs), emit)
-        write_checkpoint(folder, self.specs, self.tensor, max_shard_bytes=max_shard_bytes, written=report)
-        copy_tokenizer(self._sources[self.plan.tokenizer].checkpoint, folder)
+        ahead = [*self.names[1:], None]
+        with CheckpointWriter(folder, self.specs, max_shard_bytes=max_shard_bytes) as writer, Workers() as workers:
+            for spec, following in zip(self.specs, ahead, strict=True):
+                self._expect(following)
+                self._make(spec.name, workers, partial(writer.put, spec.name))
+                report(spec.nbytes)
+        self.write_tokenizer(folder)
         write_config(folder, self.plan.config)
+
+    def write_tokenizer(self, folder: Path) -> None:
+        """Write the result's tokenizer, chat template and generation_config.json into an existing folder."""
+        words = self.plan.vocabulary
+        source = self._sources[words.tokenizer].checkpoint
+        copy_tokenizer(source, folder, added=words.added, tokens=words.tokens, chat_template=words.chat_template)
 
     def apply(self, model: Module) -> None:
         """Write the merged tensors over those of a live transformers model, in place; tied ones are written once.
@@ -89,13 +112,52 @@ class Merger:
             StageError: the model's names, shapes or dtypes are not those of the merge (the model is then unchanged),
                 or a tensor is not finite.
         """
+        live: dict[str, Tensor] = model.state_dict()
+        _check_live(self.specs, model.state_dict(keep_vars=True))
+        with Workers() as workers:
+            for name in self.names:
+                self._make(name, workers, partial(_place, live[name].view(-1)))
+
+    def _make(self, name: str, workers: Workers, put: Callable[[int, Tensor], None]) -> None:
+        """Merge one tensor; `put` is given parts of the result, from any thread, each with its first element's index.
+
+        This is the only place where a merged tensor is made.
+        """
         import torch
 
-        live: dict[str, Tensor] = model.state_dict(keep_vars=True)
-        _check_live(self.specs, live)
-        with torch.no_grad():
-            for name in self.names:
-                live[name].copy_(self.tensor(name))
+        step = self.plan.steps[name]
+        if not step.is_floating:
+            put(0, self._copied(step).reshape(-1))
+            return
+        moved = [pair for pair in step.inputs if pair in self.plan.vocabulary.maps]
+        memory = self._memory.setdefault(str((step.inputs, moved)), {})
+        rows = [
+            Rows(f"The tensor {tensor} of {source}", partial(self._sources[source].rows, tensor))
+            for source, tensor in step.inputs
+        ]
+        chunks = Chunks(rows, step.spec.shape, workers, size=self._chunk, memory=memory)
+        if not chunks.numel:
+            return
+        dtype: torch.dtype = getattr(torch, step.spec.dtype)
+        # A slice that lists only the base keeps it.
+        kernel = self.method.merge(chunks, step.each, step.shared, f"{self._seed}/{name}") if step.each else _base
+
+        def make(chunk: Chunk) -> None:
+            merged = kernel(chunk)
+            rounded = merged.to(dtype)
+            if not is_finite(rounded):
+                raise _not_finite(step, merged)
+            put(chunk.start, rounded.reshape(-1))
+
+        chunks.map(make)
+        for source, tensor in step.inputs:
+            self._sources[source].release(tensor)
+
+    def _expect(self, name: str | None) -> None:
+        """Let the system read the next tensor's bytes while this one is computed."""
+        if name is not None:
+            for source, tensor in self.plan.steps[name].inputs:
+                self._sources[source].expect(tensor)
 
     def _copied(self, step: merging.Step) -> Tensor:
         first, *others = [self._sources[source].checkpoint.read(tensor) for source, tensor in step.inputs]
@@ -108,10 +170,12 @@ class Merger:
         return first
 
 
-def _to(tensor: Tensor, dtype: str) -> Tensor:
-    import torch
+def _base(chunk: Chunk) -> Tensor:
+    return chunk.tensors[0]
 
-    return tensor.to(getattr(torch, dtype))
+
+def _place(flat: Tensor, first: int, part: Tensor) -> None:
+    flat[first : first + part.numel()].copy_(part)
 
 
 def _progress(total: int, emit: Emit) -> Callable[[int], None]:
@@ -125,14 +189,8 @@ def _progress(total: int, emit: Emit) -> Callable[[int], None]:
     return report
 
 
-def _not_finite(step: merging.Step, tensors: Sequence[Tensor], merged: Tensor) -> StageError:
-    for (source, name), tensor in zip(step.inputs, tensors, strict=True):
-        if not tensor.isfinite().all():
-            return StageError(
-                f"{source} has NaN or infinite values in its tensor {name}.",
-                hint="The checkpoint is damaged or its training diverged: leave it out, or download it again.",
-            )
-    if merged.isfinite().all():
+def _not_finite(step: merging.Step, merged: Tensor) -> StageError:
+    if is_finite(merged):
         largest = float(merged.abs().max())
         return StageError(
             f"The merged tensor {step.spec.name} reaches {largest:.3g}, which {step.spec.dtype} cannot hold.",

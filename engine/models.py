@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import PinError
-from engine.files import sha256_of, write_atomically
+from engine.files import sha256_of, sha256_of_all, write_atomically
 
 if TYPE_CHECKING:
     from engine.references import ModelReference
@@ -65,7 +65,7 @@ class FileDigests:
     def of_folder(self, folder: Path) -> str:
         """Give one digest for the names and bytes of a folder's files; what is no part of a model does not count."""
         files = sorted({path for pattern in _WANTED for path in folder.glob(pattern) if path.is_file()})
-        listing = [[path.name, self.of(path)] for path in files]
+        listing = [[path.name, sha256] for path, sha256 in zip(files, sha256_of_all(files, self.of), strict=True)]
         return hashlib.sha256(json.dumps(listing).encode()).hexdigest()
 
     def save(self) -> None:
@@ -136,7 +136,10 @@ def hub_snapshot(reference: ModelReference, *, fetch: bool) -> Path | None:
 
     def snapshot(*, local: bool) -> Path:
         found = snapshot_download(
-            reference.name, revision=reference.revision, allow_patterns=list(_WANTED), local_files_only=local
+            reference.name,
+            revision=reference.revision,
+            allow_patterns=[*_WANTED, "README.md"],  # it states the licence
+            local_files_only=local,
         )
         return Path(str(found))
 

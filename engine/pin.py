@@ -91,7 +91,8 @@ def lock(recipe: Recipe, pins: Pins, folder: Path | None) -> Recipe:
             return reference(node)
         if isinstance(node, Mapping):
             inner = {key: walk(value) for key, value in node.items()}
-            return data(inner) if inner.get("path") and "model" not in inner else inner
+            # A model, a merge or a token may be called `path` as well.
+            return data(inner) if isinstance(inner.get("path"), list) else inner
         return [walk(one) for one in node] if isinstance(node, list | tuple) and not isinstance(node, str) else node
 
     return Recipe.model_validate(walk(as_data(recipe)))

@@ -18,16 +18,20 @@ import evaluators
 from engine import merging
 from engine.errors import PlanError
 from engine.pin import Pins, data_files, evaluations
-from engine.recipe import Recipe, as_data
+from engine.recipe import Merge, Recipe, as_data
 from engine.references import ModelReference
 from engine.search.space import uniform_point
 
 # Raised by hand when a stage's code changes its results.
-VERSIONS = {"base": 1, "prepare_data": 1, "sft": 2, "search": 1, "merge": 1, "evaluate": 1}
+VERSIONS = {"base": 1, "prepare_data": 1, "sft": 2, "search": 2, "merge": 2, "evaluate": 2}
+_SEEDED = ("sft", "search", "merge", "evaluate")
 # The one setting that asks for more of the same work: the scratch goes by the others, so that the work goes on.
 EXTENDING = "n_trials"
 _SAMPLERS = ("tpe", "random")
 _SCORINGS = ("letter", "option_text")
+# Where a merge says whose tokenizer the result has, and may say this instead of a model.
+_TOKENIZERS = (("tokenizer_source",), ("tokenizer", "source"))
+_TOKENIZER_WORDS = ("base", "union")
 
 
 @dataclass(frozen=True)
@@ -58,11 +62,12 @@ class Stage:
 
 @dataclass(frozen=True)
 class Plan:
-    """The stages of a recipe in the order in which they run."""
+    """The stages of a recipe in the order in which they run; `result` names the one that makes the model."""
 
     recipe: Recipe
     stages: tuple[Stage, ...]
     given: Mapping[str, Given]
+    result: str
 
 
 def make_plan(recipe: Recipe, pins: Pins) -> Plan:
@@ -84,6 +89,10 @@ class _Model:
     adapter: str | None = None
 
 
+# The models of one merge, numbered in the order in which it names them: names stay out of the keys.
+_Numbers = dict[_Model, str]
+
+
 class _Builder:
     """Collects the nodes of one recipe."""
 
@@ -92,12 +101,13 @@ class _Builder:
         self._pins = pins
         self._stages: dict[str, Stage] = {}
         self._given: dict[str, Given] = {}
-        # Models are numbered in the order in which the merge names them: names stay out of the keys.
-        self._used: dict[_Model, str] = {}
+        self._used: _Numbers = {}
+        self._made: dict[str, str] = {}
+        self._result = ""
 
     def build(self) -> Plan:
         recipe = self._recipe
-        for name in recipe.sft:
+        for name in (*recipe.sft, *recipe.merges):
             self._model(ModelReference("section", name))
         if recipe.merge is None and not recipe.sft:
             raise PlanError(
@@ -109,7 +119,7 @@ class _Builder:
         self._merge(config)
         if recipe.evaluate:
             self._evaluate(config)
-        return Plan(recipe, tuple(self._stages.values()), self._given)
+        return Plan(recipe, tuple(self._stages.values()), self._given, self._result)
 
     # ---- models ----
 
@@ -126,6 +136,8 @@ class _Builder:
         name = reference.name
         if name in self._recipe.sft:
             return self._sft(name)
+        if name in self._recipe.merges:
+            return self._merged(name)
         return self._model(self._recipe.models[name], label or name)
 
     def _adapter(self, reference: ModelReference) -> str:
@@ -163,7 +175,7 @@ class _Builder:
         data_spec, files = self._data(dataset.model_dump(mode="json", exclude={"path", "sha256"}), dataset.path)
         data = self._add("prepare_data", name, data_spec, {}, files=files)
         spec = section.model_dump(mode="json", include={"lora", "quantization", "training"})
-        adapter = self._add("sft", name, spec, {"base": base.source, "data": data}, seeded=True)
+        adapter = self._add("sft", name, spec, {"base": base.source, "data": data})
         return _Model(name, base.source, adapter)
 
     def _data(self, spec: dict[str, Any], paths: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, str]]:
@@ -175,43 +187,44 @@ class _Builder:
 
     # ---- the merge and what hangs on it ----
 
-    def _use(self, reference: ModelReference) -> str:
+    def _merged(self, name: str) -> _Model:
+        """Add a merge that goes into others, and before it what it is made of."""
+        if name not in self._made:  # merges of merges would be laid out again and again
+            used: _Numbers = {}
+            config = self._config(self._recipe.merges[name], used)
+            self._made[name] = self._add("merge", name, {"merge": config}, _inputs(used), used=used)
+        return _Model(name, self._made[name])
+
+    def _use(self, reference: ModelReference, used: _Numbers) -> str:
         model = self._model(reference)
-        return self._used.setdefault(model, f"m{len(self._used)}")
+        return used.setdefault(model, f"m{len(used)}")
 
     def _merge_config(self) -> dict[str, Any]:
         """Give the mergekit configuration with models by number; without one, the last fine-tune as it is."""
         merge = self._recipe.merge
         if merge is None:
             section = list(self._recipe.sft)[-1]
-            self._use(self._recipe.sft[section].base_model)
-            model = self._use(ModelReference("section", section))
+            self._use(self._recipe.sft[section].base_model, self._used)
+            model = self._use(ModelReference("section", section), self._used)
             return {"merge_method": "passthrough", "models": [{"model": model}], "dtype": "bfloat16"}
-        config: dict[str, Any] = self._numbered(as_data(merge.model_copy(update={"name": None}), defaults=True))
+        return self._config(merge, self._used)
+
+    def _config(self, merge: Merge, used: _Numbers) -> dict[str, Any]:
         merging.load(merge.merge_method)
+        data = as_data(merge.model_copy(update={"name": None}), defaults=True)
+        config: dict[str, Any] = self._numbered(data, used, ())
         return config
 
-    def _numbered(self, node: Any, key: str = "") -> Any:  # noqa: ANN401 - any part of a configuration
+    def _numbered(self, node: Any, used: _Numbers, path: tuple[str, ...]) -> Any:  # noqa: ANN401 - any part of it
         if isinstance(node, ModelReference):
-            words = node.kind == "section" and key == "tokenizer_source" and node.name in ("base", "union")
-            return node.name if words else self._use(node)
+            is_word = path in _TOKENIZERS and node.kind == "section" and node.name in _TOKENIZER_WORDS
+            return node.name if is_word else self._use(node, used)
         if isinstance(node, Mapping):
             # The base first, so that it is m0 wherever it stands in the file.
             ordered = sorted(node, key=lambda name: name != "base_model")
-            numbered = {name: self._numbered(node[name], name) for name in ordered}
+            numbered = {name: self._numbered(node[name], used, (*path, name)) for name in ordered}
             return {name: numbered[name] for name in node}
-        return [self._numbered(one) for one in node] if isinstance(node, list | tuple) else node
-
-    def _model_inputs(self) -> dict[str, str]:
-        inputs: dict[str, str] = {}
-        for model, number in self._used.items():
-            inputs[number] = model.source
-            if model.adapter is not None:
-                inputs[f"{number}+adapter"] = model.adapter
-        return inputs
-
-    def _labels(self) -> dict[str, str]:
-        return {number: model.label for model, number in self._used.items()}
+        return [self._numbered(one, used, path) for one in node] if isinstance(node, list | tuple) else node
 
     def _search(self, config: Mapping[str, Any]) -> None:
         search = self._recipe.search
@@ -228,22 +241,21 @@ class _Builder:
             "warm_start": search.warm_start,
             "systems": self._systems(config),
         }
-        self._add("search", self._recipe.name, spec, self._model_inputs(), files=files | more, seeded=True)
+        inputs = _inputs(self._used)
+        self._add("search", self._recipe.name, spec, inputs, files=files | more, used=self._used)
 
     def _merge(self, config: Mapping[str, Any]) -> None:
         name = self._recipe.name
-        inputs = self._model_inputs()
+        spec, inputs = {"merge": config}, _inputs(self._used)
         if self._recipe.search is not None:
-            self._add("merge", name, {}, {**inputs, "search": f"search {name}"}, seeded=True)
-        else:
-            self._add("merge", name, {"merge": config}, inputs, seeded=True)
+            spec, inputs = {}, {**inputs, "search": f"search {name}"}
+        self._result = self._add("merge", name, spec, inputs, used=self._used)
 
     def _evaluate(self, config: Mapping[str, Any]) -> None:
-        name = self._recipe.name
         spec, files = self._evaluations(self._recipe.evaluate)
-        inputs = {**self._model_inputs(), "winner": f"merge {name}"}
+        inputs = {**_inputs(self._used), "winner": self._result}
         body = {"evaluate": spec, "merge": config, "systems": self._systems(config)}
-        self._add("evaluate", name, body, inputs, files=files, seeded=True)
+        self._add("evaluate", self._recipe.name, body, inputs, files=files, used=self._used)
 
     def _systems(self, config: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Give what stands beside the winner: the base, every parent, and the uniform merge where there is a search."""
@@ -275,7 +287,7 @@ class _Builder:
         inputs: Mapping[str, str],
         *,
         files: Mapping[str, str] | None = None,
-        seeded: bool = False,
+        used: _Numbers | None = None,
     ) -> str:
         """Add a stage and give its name. Equal work under two names is one stage."""
         name = f"{kind} {label}"
@@ -283,9 +295,14 @@ class _Builder:
         known |= {node: given.key for node, given in self._given.items()}
         keys = {role: known[node] for role, node in inputs.items()}
         missing = None in keys.values() or (None in spec.values() and kind == "base")
-        body = {"kind": kind, "version": VERSIONS[kind], "inputs": keys, "seed": self._recipe.seed if seeded else None}
+        body = {
+            "kind": kind,
+            "version": VERSIONS[kind],
+            "inputs": keys,
+            "seed": self._recipe.seed if kind in _SEEDED else None,
+        }
         extends = {key: value for key, value in spec.items() if key != EXTENDING}
-        labels = self._labels() if kind in ("search", "merge", "evaluate") else {}
+        labels = {number: model.label for model, number in (used or {}).items()}
         stage = Stage(
             name,
             kind,
@@ -301,6 +318,16 @@ class _Builder:
             return twin.name
         self._stages[name] = stage
         return name
+
+
+def _inputs(used: _Numbers) -> dict[str, str]:
+    """Give the nodes of a merge's models, by number."""
+    inputs: dict[str, str] = {}
+    for model, number in used.items():
+        inputs[number] = model.source
+        if model.adapter is not None:
+            inputs[f"{number}+adapter"] = model.adapter
+    return inputs
 
 
 def _said(reference: ModelReference) -> str:
@@ -320,8 +347,6 @@ def _refuse_unbuilt(recipe: Recipe) -> None:
     for name, section in recipe.sft.items():
         unbuilt += [f"sft.{name}.quantization: nf4"] if section.quantization != "none" else []
         unbuilt += [f"sft.{name}.dataset.format: text"] if section.dataset.format == "text" else []
-    if recipe.merge is not None:
-        unbuilt += [f"merge.{key}" for key in ("modules", "tokenizer", "chat_template") if getattr(recipe.merge, key)]
     if recipe.search is not None:
         unbuilt += [f"search.sampler: {recipe.search.sampler}"] if recipe.search.sampler not in _SAMPLERS else []
         unbuilt += [f"search.{key}" for key in ("constraints", "initial") if getattr(recipe.search, key)]

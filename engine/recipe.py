@@ -1,7 +1,8 @@
 """The whole file format of a recipe on one page, and how it is read and written.
 
 Every section is closed and frozen. They stand in the order in which the work happens; all but `name` are optional.
-A file with a top-level `merge_method` is a plain mergekit configuration and becomes a recipe with `merge` only.
+A file with a top-level `merge_method` is a plain mergekit configuration and becomes a recipe with `merge` only, and
+with `merges` for the documents before the last where it has several.
 """
 
 from collections.abc import Mapping
@@ -32,6 +33,7 @@ from engine.recipe_fields import (
     Whole,
 )
 from engine.references import ModelReference, parse_reference
+from engine.yaml_nodes import Place
 from engine.yaml_source import Source, read_source, to_yaml
 
 __all__ = [
@@ -239,32 +241,49 @@ class OutputSlice(_Section):
     """Some layers of the result."""
 
     sources: Annotated[tuple[InputSlice, ...], MinLen(1)]
-    base_model: Reference | None = None
-    residual_weight: Number | None = None
+    base_model: Reference | None = Field(None, description="The base of these layers, where it is another.")
     parameters: Parameters | None = None
 
 
 class MergeModule(_Section):
-    """One module of a model that has several."""
+    """One module of a model that has several, as vision towers and text decoders."""
 
-    models: tuple[MergeModel, ...] | None = None
-    slices: tuple[OutputSlice, ...] | None = None
+    models: Annotated[tuple[MergeModel, ...], MinLen(1)] | None = None
+    slices: Annotated[tuple[OutputSlice, ...], MinLen(1)] | None = None
     parameters: Parameters | None = None
 
 
 class TokenSource(_Section):
-    """Where a token's embedding comes from."""
+    """Where a token's embedding comes from: a token of a model, or nowhere (zeros)."""
 
     kind: Literal["model_token", "zero"]
     model: Reference | None = None
     token_id: Whole | None = None
     token: Text | None = None
 
+    @model_validator(mode="after")
+    def _names_one_token(self) -> Self:
+        if self.kind == "model_token" and (self.model is None or (self.token_id is None) == (self.token is None)):
+            raise ValueError("`kind: model_token` takes a `model` and one of `token_id` and `token`", "Give these two.")
+        return self
+
+
+def _source_shape(value: object) -> str:
+    return (
+        "(token)" if isinstance(value, TokenSource) or (isinstance(value, Mapping) and "kind" in value) else "(model)"
+    )
+
 
 class TokenEmbedding(_Section):
     """How one token is embedded."""
 
-    source: TokenSource | Text | None = None
+    source: (
+        Annotated[
+            Annotated[TokenSource, Tag("(token)")] | Annotated[Reference, Tag("(model)")],
+            Discriminator(_source_shape),
+        ]
+        | None
+    ) = None
     force: Flag = False
 
 
@@ -357,6 +376,7 @@ class Recipe(_Section):
     models: Mapping[Name, Reference] = Field({}, description="Short names for models.")
     pretrain: Mapping[Name, Pretrain] = Field({}, description="Continued pre-training, by the name of the result.")
     sft: Mapping[Name, Sft] = Field({}, description="Fine-tuning, by the name of the result.")
+    merges: Mapping[Name, Merge] = Field({}, description="Merges that go into `merge`, by the name of the result.")
     merge: Merge | None = Field(None, description="The merge.")
     search: Search | None = Field(None, description="The search for the numbers of the merge.")
     evaluate: tuple[Evaluation, ...] = Field((), description="Read once, by the winner and its baselines.")
@@ -390,10 +410,12 @@ def check_recipe(source: Source) -> Loaded:
     Raises:
         RecipeError: all that is wrong with it.
     """
-    warnings: tuple[Problem, ...] = ()
-    if isinstance(source.data, dict) and "merge_method" in source.data:
-        source, warnings = recipe_checks.wrap_mergekit(source, Merge)
+    if source.is_mergekit or any(other.is_mergekit for other in source.others):
+        source = recipe_checks.wrap_mergekit(source, Merge)
     problems = list(source.problems)
+    for other in source.others[:1]:
+        message = "a second document starts here, and a recipe is one document"
+        problems.append(source.problem_at(Place(other.start, 1), message, "Put each recipe into a file of its own."))
     recipe: Recipe | None = None
     try:
         recipe = Recipe.model_validate(source.data)
@@ -402,7 +424,7 @@ def check_recipe(source: Source) -> Loaded:
     problems += recipe_checks.check(source)
     if problems or recipe is None:
         raise RecipeError(source.file, _at_most(problems))
-    return Loaded(recipe, warnings, source)
+    return Loaded(recipe, source.warnings, source)
 
 
 def _at_most(problems: list[Problem], count: int = 100) -> list[Problem]:

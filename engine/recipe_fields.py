@@ -36,19 +36,15 @@ Texts = Annotated[tuple[Text, ...], BeforeValidator(_as_list), MinLen(1), _WRITT
 Digests = Annotated[tuple[Sha256, ...], BeforeValidator(_as_list), MinLen(1), _WRITTEN]
 
 
-def _reference(value: object) -> ModelReference:
-    if isinstance(value, ModelReference):
-        return value
-    if not isinstance(value, str):
-        raise ValueError("wants the name of a model", "Write org/name[@revision], ./folder or the key of a section.")  # noqa: TRY004 - pydantic collects ValueErrors
-    return parse_reference(value)
+def _reference(value: Any) -> ModelReference:  # noqa: ANN401 - whatever the file holds
+    return value if isinstance(value, ModelReference) else parse_reference(value)
 
 
 Reference = Annotated[
     ModelReference,
     PlainValidator(_reference),
-    PlainSerializer(str, return_type=str, when_used="json"),
-    WithJsonSchema({"type": "string"}),
+    PlainSerializer(ModelReference.as_written, return_type=str | dict[str, str], when_used="json"),
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "object"}]}),
 ]
 
 

@@ -2,7 +2,7 @@
 
 recipe.yaml recipe.lock.yaml scores.json report.md    the run
 stages/<stage>                                        links into the store
-model/                                                the checkpoint with its card, configuration and sums
+model/                                                the checkpoint with its card, lineage.json, configuration and sums
 """
 
 from __future__ import annotations
@@ -10,16 +10,18 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from engine import card
 from engine.files import sha256_of, write_atomically
+from engine.lineage import LINEAGE, lineage, weights
 from engine.pin import Pins, lock
 from engine.plan import Plan, Stage
 from engine.recipe import dump_recipe
+from engine.stages import labelled
 from engine.yaml_source import to_yaml
 
 _LOCK_HEAD = (
@@ -48,21 +50,22 @@ def assemble(plan: Plan, pins: Pins, folders: Mapping[str, Path], folder: Path, 
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / "recipe.yaml", text)
     write_atomically(folder / "recipe.lock.yaml", _LOCK_HEAD + dump_recipe(lock(plan.recipe, pins, folder)))
-    merge = next(stage for stage in plan.stages if stage.kind == "merge")
+    merge = next(stage for stage in plan.stages if stage.name == plan.result)
     links = _links(plan, merge)
     _place_links(links, folders, folder / "stages")
     scores = _scores(plan, folders)
     write_atomically(folder / "scores.json", json.dumps(scores, indent=1, ensure_ascii=False) + "\n")
-    config = json.loads((folders[merge.name] / "merge.json").read_text(encoding="utf-8"))
-    mergekit = _mergekit(config, _models(pins, merge, links))
-    facts = card.Facts(plan.recipe, scores, mergekit, _lineage(plan, pins))
+    made_of = lineage(plan, pins, folders[merge.name])
+    hub = sorted({one.name for one in pins.models if one.kind == "hub"})
+    facts = card.Facts(scores, made_of, weights(folders[merge.name] / "model"), hub, is_trained=bool(plan.recipe.sft))
     write_atomically(folder / "report.md", card.report(facts))
     _place_model(
-        folders[merge.name] / "model",
+        folders[merge.name],
         folder / "model",
         {
             "README.md": card.model_card(facts),
-            "mergekit_config.yml": mergekit,
+            LINEAGE: json.dumps(made_of, indent=1, ensure_ascii=False) + "\n",
+            "mergekit_config.yml": _mergekit(folders[merge.name], _models(plan, pins, merge, links)),
             "recipe.lock.yaml": _LOCK_HEAD + dump_recipe(lock(plan.recipe, pins, None)),
         },
     )
@@ -83,11 +86,13 @@ def _links(plan: Plan, merge: Stage) -> dict[str, str]:
     return links
 
 
-def _models(pins: Pins, merge: Stage, links: Mapping[str, str]) -> dict[str, str]:
+def _models(plan: Plan, pins: Pins, merge: Stage, links: Mapping[str, str]) -> dict[str, str]:
     """Write the merge's models as mergekit finds them from the run directory, wherever that is."""
     hub = {str(one): str(found.exact) for one, found in pins.models.items() if one.kind == "hub" and found is not None}
+    merges = [stage.name for stage in plan.stages if stage.kind == "merge"]
     # Without the dot it would pass for org/name, and mergekit would ask the Hub for it.
-    return {role: hub.get(node, f"./stages/{links[node]}") for role, node in merge.inputs.items()}
+    local = {node: f"./stages/{link}{'/model' if node in merges else ''}" for node, link in links.items()}
+    return {role: hub.get(node, local.get(node, node)) for role, node in merge.inputs.items()}
 
 
 def _place_links(links: Mapping[str, str], folders: Mapping[str, Path], place: Path) -> None:
@@ -119,51 +124,37 @@ def _scores(plan: Plan, folders: Mapping[str, Path]) -> dict[str, Any]:
     return {"rows": rows, "differences": compared, "search": search}
 
 
-def _mergekit(config: Mapping[str, Any], models: Mapping[str, str]) -> str:
+def _mergekit(merged: Path, models: Mapping[str, str]) -> str:
     """Write the winner as a plain mergekit configuration whose paths start at the run directory."""
-
-    def source(number: str) -> str:
-        adapter = models.get(f"{number}+adapter")
-        return models[number] if adapter is None else f"{models[number]}+{adapter}"
-
-    def named(node: Any, key: str = "") -> Any:  # noqa: ANN401 - any part of a configuration
-        if isinstance(node, Mapping):
-            return {name: named(value, name) for name, value in node.items()}
-        if isinstance(node, list):
-            return [named(one) for one in node]
-        return source(node) if key in ("model", "base_model", "tokenizer_source") and node in models else node
-
+    adapters = {number: models.get(f"{number}+adapter") for number in models}
+    named = {
+        number: text if adapters[number] is None else f"{text}+{adapters[number]}" for number, text in models.items()
+    }
     # mergekit first merges every adapter into its base, and has to be told where.
-    cache = " --lora-merge-cache CACHE" if any(name.endswith("+adapter") for name in models) else ""
+    cache = " --lora-merge-cache CACHE" if any(adapters.values()) else ""
     head = f"# Plain mergekit: from the run directory, `mergekit-yaml model/mergekit_config.yml OUT{cache}`.\n"
-    return head + to_yaml(named(dict(config)))
+    config = json.loads((merged / "merge.json").read_text(encoding="utf-8"))
+    return head + to_yaml(labelled(config, named))
 
 
-def _lineage(plan: Plan, pins: Pins) -> list[dict[str, str]]:
-    """Name every model that went in, as exactly as it is pinned; a local path stays at home."""
-    found: list[dict[str, str]] = []
-    names = {reference: name for name, reference in plan.recipe.models.items()}
-    for reference, resolved in pins.models.items():
-        if resolved is None:
-            continue
-        label = names.get(reference, Path(reference.name).name if reference.kind == "local" else reference.name)
-        what = str(resolved.exact) if reference.kind != "local" else f"sha256:{resolved.identity['sha256']}"
-        found.append({"name": label, "what": what, "hub": reference.name if reference.kind == "hub" else ""})
-    found += [{"name": name, "what": "LoRA fine-tune of this recipe", "hub": ""} for name in plan.recipe.sft]
-    return found
+def _place_model(merged: Path, model: Path, texts: Mapping[str, str]) -> None:
+    """Build the published folder beside its place and swap it in.
 
-
-def _place_model(weights: Path, model: Path, texts: Mapping[str, str]) -> None:
-    """Build the published folder beside its place and swap it in."""
+    The sums of what the merge wrote are those of the store's record: they say what was made, not what lies there now.
+    """
     temporary, old = model.with_name(".model.tmp"), model.with_name(".model.old")
     for path in (temporary, old):
         shutil.rmtree(path, ignore_errors=True)
     temporary.mkdir()
-    for file in sorted(weights.iterdir()):
+    recorded = json.loads((merged / "record.json").read_text(encoding="utf-8"))["files"]
+    sums: dict[str, str] = {}
+    for file in sorted((merged / "model").iterdir()):
         _link_or_copy(file, temporary / file.name)
+        sums[file.name] = recorded[f"model/{file.name}"]["sha256"]
     for name, text in texts.items():
         write_atomically(temporary / name, text)
-    write_atomically(temporary / "SHA256SUMS", _sums(sorted(temporary.iterdir())))
+        sums[name] = sha256_of(temporary / name)
+    write_atomically(temporary / "SHA256SUMS", "".join(f"{sums[name]}  {name}\n" for name in sorted(sums)))
     if model.exists():
         model.replace(old)
     temporary.replace(model)
@@ -175,7 +166,3 @@ def _link_or_copy(file: Path, target: Path) -> None:
         target.hardlink_to(file)
     except OSError:
         shutil.copyfile(file, target)
-
-
-def _sums(files: Sequence[Path]) -> str:
-    return "".join(f"{sha256_of(file)}  {file.name}\n" for file in files)

@@ -24,7 +24,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from engine.errors import StoreError
-from engine.files import sha256_of, sync_folder, write_atomically
+from engine.files import sha256_of_all, sync_folder, write_atomically
 
 _RECORD = "record.json"
 
@@ -118,11 +118,14 @@ class Store:
 
 def _seal(folder: Path, about: Mapping[str, Any]) -> None:
     """Flush every file, then write the record that makes the folder complete."""
-    files: dict[str, Any] = {}
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    for path in paths:
         with path.open("rb") as file:
             os.fsync(file.fileno())
-        files[path.relative_to(folder).as_posix()] = {"size": path.stat().st_size, "sha256": sha256_of(path)}
+    files = {
+        path.relative_to(folder).as_posix(): {"size": path.stat().st_size, "sha256": sha256}
+        for path, sha256 in zip(paths, sha256_of_all(paths), strict=True)
+    }
     write_atomically(folder / _RECORD, json.dumps({**about, "files": files}, indent=1, ensure_ascii=False) + "\n")
     for path in [folder, *(path for path in folder.rglob("*") if path.is_dir())]:
         sync_folder(path)

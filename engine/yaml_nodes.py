@@ -26,6 +26,7 @@ _REMEDIES = (
     ("did not find expected ',' or", "Close the bracket or brace, and put a comma between the entries."),
     ("quoted scalar", "Close the quotes."),
     ("could not find expected ':'", "Every line of a section is `key: value`."),
+    ("expected <document start>", "Another document begins with a line `---`."),
     ("did not find expected '-'", "Indent the line like its neighbours: a list and keys do not stand side by side."),
     ("did not find expected", "Indent the line with spaces exactly like its neighbours."),
 )
@@ -93,11 +94,7 @@ class _Composer:
         next(self._events)  # the end of the document
         following = next(self._events)
         if not isinstance(following, yaml.StreamEndEvent):
-            self._complain(
-                _place(following.start_mark),
-                "a second document starts here, and a recipe is one document",
-                "Put each recipe into a file of its own.",
-            )
+            self._complain(_place(following.start_mark), "another document starts here", "Begin it with a line `---`.")
         return root
 
     def _node(self, event: yaml.NodeEvent, depth: int) -> Node:

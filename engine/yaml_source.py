@@ -2,6 +2,9 @@
 
 Plain scalars follow the JSON schema of YAML 1.2, not YAML 1.1: `1e-4` is a number, `on` and `no` are words and
 `2024-01-01` is text. There are no tags, no merge keys (`<<`) and no variables; aliases are copied, within bounds.
+
+A document with a top-level `merge_method` is mergekit's and is read more as mergekit's reader does: merge keys are
+followed, and of a key that is given twice the last counts, with a warning.
 """
 
 from __future__ import annotations
@@ -14,36 +17,36 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from engine.errors import Problem, RecipeError
-from engine.yaml_nodes import MAX_DEPTH, NON_PRINTABLE, Node, Place, compose
+from engine.yaml_nodes import NON_PRINTABLE, Place, compose
+from engine.yaml_values import Path, expand, given_twice, plain_value
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path as FilePath
 
-Path = tuple[str | int, ...]
-"""Where a value stands: the keys and list indices that lead to it."""
+__all__ = ["Path", "Source", "parse", "read_source", "to_yaml"]
 
+_MERGE_METHOD = "merge_method"
 _LINE_WIDTH = 120
 _MAX_BYTES = 1_000_000
-_MAX_NODES = 50_000  # after aliases are expanded; the largest recipes have some hundreds
 _MAX_SECTIONS = 64  # to read one by one: a recipe has ten
-_MAX_DIGITS = 100  # Python itself refuses integers of thousands of digits
+_MAX_DOCUMENTS = 32
 
 _LINE_BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
-_INT = re.compile(r"[-+]?[0-9]+")
-_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
-_SPECIAL = {".inf": "inf", "+.inf": "inf", "-.inf": "-inf", ".nan": "nan"}
-_WORDS: dict[str, bool | None] = {"true": True, "false": False, "null": None, "~": None, "": None}
-_INTERPOLATION = re.compile(r"\$\{[^}\n]*\}")
+# Nothing else may begin a line so, not even inside a text of several lines.
+_DOCUMENT = re.compile(r"^---(?=\s|$)", re.MULTILINE)
+_NO_CONTENT = re.compile(r"\s*(#.*|%.*|---\s*(#.*)?|\.\.\.\s*(#.*)?)?")
 _TOP_KEY = re.compile(r"""\s*["']?([^\s"':]+)["']?\s*:""")
 
 
 @dataclass(frozen=True)
 class Source:
-    """A YAML file as plain data, and where each part of it stands.
+    """A YAML document as plain data, and where each part of it stands.
 
     `keys` holds the place of the key (of the value, in a list), `values` that of the value. `problems` are the mistakes
     of the syntax; `data` is what could be read all the same, `unreadable` names the sections that could not.
+    `warnings` are what mergekit's reader passes over. `start` is the line in which the document starts, `others` are
+    those that follow it in the file.
     """
 
     file: str
@@ -53,6 +56,14 @@ class Source:
     values: Mapping[Path, Place] = field(default_factory=dict)
     problems: tuple[Problem, ...] = ()
     unreadable: tuple[str, ...] = ()
+    warnings: tuple[Problem, ...] = ()
+    start: int = 1
+    others: tuple[Source, ...] = ()
+
+    @property
+    def is_mergekit(self) -> bool:
+        """Whether this is a plain mergekit configuration and no recipe."""
+        return isinstance(self.data, dict) and _MERGE_METHOD in self.data
 
     def problem(self, path: Path, message: str, *, hint: str | None = None, at_key: bool = False) -> Problem:
         """Make the problem of what stands at `path`, or at the key of the nearest section around it."""
@@ -89,30 +100,18 @@ def read_source(path: FilePath) -> Source:
 
 
 def parse(text: str, file: str) -> Source:
-    """Parse one YAML document into plain data with places; mistakes are collected in `problems`, never raised.
+    """Parse YAML into plain data with places; mistakes are collected in `problems`, never raised.
 
     Where the syntax is broken, the sections at the left margin are read one by one: a broken one hides no other.
     """
-    whole, is_broken = _parse_once(text, file)
-    if not is_broken:
-        return whole
-    sections = _sections(text)
-    if not 1 < len(sections) <= _MAX_SECTIONS:
-        return whole
-    joined = _join(whole, [start for start, _ in sections], [_parse_once(part, file) for _, part in sections])
-    return joined if joined.unreadable else whole
-
-
-def plain_value(text: str) -> str | float | bool | None:
-    """Read an unquoted scalar: a number, true, false, null or the text itself."""
-    folded = text.lower()
-    if folded in _WORDS and text in {folded, folded.capitalize(), folded.upper()}:
-        return _WORDS[folded]
-    if folded in _SPECIAL:
-        return float(_SPECIAL[folded])
-    if _INT.fullmatch(text):
-        return int(text) if len(text) < _MAX_DIGITS else text
-    return float(text) if _FLOAT.fullmatch(text) else text
+    lines = tuple(_LINE_BREAK.split(text))
+    parts = _documents(text)
+    first, *others = (_parse_document(part, start, Source(file, lines)) for start, part in parts[:_MAX_DOCUMENTS])
+    if len(parts) > _MAX_DOCUMENTS:
+        message = f"the file has more than {_MAX_DOCUMENTS} documents"
+        problem = first.problem_at(Place(parts[_MAX_DOCUMENTS][0], 1), message, "Cut it into several files.")
+        first = replace(first, problems=(*first.problems, problem))
+    return replace(first, others=tuple(others))
 
 
 def to_yaml(data: object) -> str:
@@ -141,23 +140,50 @@ def _text_node(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
 _Dumper.add_representer(str, _text_node)
 
 
-def _parse_once(text: str, file: str) -> tuple[Source, bool]:
-    """Read a text as one document; say also whether it was broken beyond reading."""
-    source = Source(file, tuple(_LINE_BREAK.split(text)))
+def _documents(text: str) -> list[tuple[int, str]]:
+    """Cut a text into its documents, up to one too many; give the line of each, and it after as many blank lines."""
+    starts = [found.start() for found in _DOCUMENT.finditer(text)]
+    if starts and _is_empty(text[: starts[0]]):
+        starts = starts[1:]
+    parts = [text[start:stop] for start, stop in itertools.pairwise([0, *starts, len(text)])]
+    lines = itertools.accumulate((len(_LINE_BREAK.findall(part)) for part in parts), initial=0)
+    filled = ((line + 1, "\n" * line + part) for line, part in zip(lines, parts, strict=False) if not _is_empty(part))
+    return list(itertools.islice(filled, _MAX_DOCUMENTS + 1)) or [(1, text)]
+
+
+def _is_empty(text: str) -> bool:
+    return all(_NO_CONTENT.fullmatch(line) for line in text.split("\n"))
+
+
+def _parse_document(text: str, start: int, bare: Source) -> Source:
+    whole, is_broken = _parse_once(text, bare)
+    sections = _sections(text) if is_broken else []
+    if 1 < len(sections) <= _MAX_SECTIONS:
+        is_mergekit = any(line.startswith(_MERGE_METHOD) for line, _ in sections)
+        parts = [_parse_once(part, bare, is_mergekit=is_mergekit) for _, part in sections]
+        joined = _join(whole, [line for line, _ in sections], parts)
+        whole = joined if joined.unreadable else whole
+    return replace(whole, start=start)
+
+
+def _parse_once(text: str, bare: Source, *, is_mergekit: bool = False) -> tuple[Source, bool]:
+    """Read a text as one document of a file; say also whether it was broken beyond reading."""
     root, complaints = compose(text)
-    problems = [source.problem_at(told.place, told.message, told.hint) for told in complaints]
+    problems = [bare.problem_at(told.place, told.message, told.hint) for told in complaints]
     if root is None:
-        return replace(source, problems=tuple(problems)), True
-    expander = _Expander(source, problems)
-    data = expander.expand(root, (), 0)
-    source = replace(source, data=data, keys=expander.keys, values=expander.values, problems=tuple(problems))
-    return source, False
+        return replace(bare, problems=tuple(problems)), True
+    found = expand(root, is_mergekit=is_mergekit or any(key.text == _MERGE_METHOD for key, _ in root.pairs))
+    problems += [bare.problem_at(told.place, told.message, told.hint) for told in found.complaints]
+    warnings = [bare.problem_at(told.place, told.message, told.hint) for told in found.warnings]
+    ordered = sorted(problems, key=lambda problem: (problem.line, problem.column))
+    source = replace(bare, problems=tuple(ordered), warnings=tuple(warnings))
+    return replace(source, data=found.data, keys=found.keys, values=found.values), False
 
 
 def _sections(text: str) -> list[tuple[str, str]]:
     """Cut a text where a line starts at the margin; give the line and its section, preceded by as many blank lines."""
     lines = text.split("\n")
-    starts = [number for number, line in enumerate(lines) if line[:1] not in {"", " ", "\t", "#", "\r", *"}])-%"}]
+    starts = [number for number, line in enumerate(lines) if line[:1] not in {"", " ", "\t", "#", "\r", *"}])-%."}]
     starts = starts[: _MAX_SECTIONS + 1]
     return [
         (lines[start], "\n" * start + "\n".join(lines[start:stop]))
@@ -180,78 +206,11 @@ def _join(whole: Source, starts: list[str], parts: list[tuple[Source, bool]]) ->
             unreadable.append(found[1] if found else start)
         for key in part.data if isinstance(part.data, dict) else ():
             if key in data:
-                problems.append(_twice(whole, key, part.keys[key,], keys[key,]))
+                told = given_twice(key, part.keys[key,], keys[key,])
+                problems.append(whole.problem_at(told.place, told.message, told.hint))
                 continue
             data[key] = part.data[key]
             keys |= {path: place for path, place in part.keys.items() if path[:1] == (key,)}
             values |= {path: place for path, place in part.values.items() if path[:1] == (key,)}
-    problems = [replace(problem, source=whole.lines[problem.line - 1]) for problem in problems if problem.line]
-    return replace(whole, data=data, keys=keys, values=values, problems=tuple(problems), unreadable=tuple(unreadable))
-
-
-def _twice(source: Source, key: str, second: Place, first: Place) -> Problem:
-    hint = f"It stands in line {first.line} already; keep one of the two."
-    return source.problem_at(second, f"`{key}` is given twice", hint)
-
-
-class _Expander:
-    """Turns nodes into plain data, aliases copied, and notes where each path stands."""
-
-    def __init__(self, source: Source, problems: list[Problem]) -> None:
-        self.keys: dict[Path, Place] = {}
-        self.values: dict[Path, Place] = {}
-        self._source = source
-        self._problems = problems
-        self._count = 0
-
-    def expand(self, node: Node, path: Path, depth: int) -> object:
-        """Give the data of a node: text, number, boolean, None, list or dict."""
-        self._count += 1
-        if self._count > _MAX_NODES or depth > MAX_DEPTH:
-            self._stop(node)
-            return None
-        self.values[path] = node.place
-        if node.kind == "scalar":
-            return self._scalar(node)
-        if node.kind == "sequence":
-            self.keys |= {(*path, index): item.place for index, item in enumerate(node.items)}
-            return [self.expand(item, (*path, index), depth + 1) for index, item in enumerate(node.items)]
-        return self._mapping(node, path, depth)
-
-    def _stop(self, node: Node) -> None:
-        """Say once that there is too much, and let nothing more be expanded."""
-        if self._count <= _MAX_NODES + 1:
-            message = f"the file holds more than {_MAX_NODES:,} values once its aliases are written out"
-            self._complain(node.place, message, "No recipe is that large; data belongs in files that it names.")
-        self._count = _MAX_NODES + 2
-
-    def _scalar(self, node: Node) -> str | float | bool | None:
-        if found := _INTERPOLATION.search(node.text):
-            message = f"`{found[0]}` would stay as it is: a recipe has no variables"
-            self._complain(node.place, message, "Write the value out; secrets never stand in a recipe.")
-        return plain_value(node.text) if node.is_plain else node.text
-
-    def _mapping(self, node: Node, path: Path, depth: int) -> dict[str, object]:
-        result: dict[str, object] = {}
-        for key, value in node.pairs:
-            if self._count > _MAX_NODES:
-                break
-            self._count += 1  # refused keys count too
-            if key.is_plain and key.text == "<<":
-                self._complain(key.place, "the merge key `<<` is not part of a recipe", "Write the keys out.")
-            elif not _is_text(key):
-                shown = f"`{key.text}`" if key.kind == "scalar" else f"(a {key.kind})"
-                self._complain(key.place, f"the key {shown} is not text", "Put the key in quotes.")
-            elif key.text in result:
-                self._problems.append(_twice(self._source, key.text, key.place, self.keys[*path, key.text]))
-            else:
-                self.keys[*path, key.text] = key.place
-                result[key.text] = self.expand(value, (*path, key.text), depth + 1)
-        return result
-
-    def _complain(self, place: Place, message: str, hint: str) -> None:
-        self._problems.append(self._source.problem_at(place, message, hint))
-
-
-def _is_text(key: Node) -> bool:
-    return key.kind == "scalar" and (not key.is_plain or isinstance(plain_value(key.text), str))
+    placed = tuple(problem for problem in problems if problem.line)
+    return replace(whole, data=data, keys=keys, values=values, problems=placed, unreadable=tuple(unreadable))

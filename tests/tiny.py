@@ -30,7 +30,17 @@ _CLASSES = {
     "llama": ("LlamaConfig", "LlamaForCausalLM"),
     "mistral": ("MistralConfig", "MistralForCausalLM"),
     "qwen2": ("Qwen2Config", "Qwen2ForCausalLM"),
+    "gemma": ("GemmaConfig", "GemmaForCausalLM"),
 }
+_SMALLEST = {"hidden_size": 16, "intermediate_size": 24, "num_attention_heads": 2, "num_key_value_heads": 1}
+_PECULIAR: dict[str, dict[str, object]] = {
+    "llama": {},
+    "mistral": {},
+    "qwen2": {"tie_word_embeddings": True},  # it has biases besides
+    # Its norms are stored as differences from one, and its heads together are wider than the model.
+    "gemma": {"tie_word_embeddings": True, "head_dim": 16},
+}
+ARCHITECTURES = tuple(_PECULIAR)
 
 
 @functools.cache
@@ -76,7 +86,7 @@ def tiny_model(
 ) -> Path:
     """Save a seeded random model (about 0.1 M parameters) and its tokenizer into `folder`.
 
-    `architecture` is `llama`, `mistral` or `qwen2`; `config` overrides settings (`tie_word_embeddings=True`).
+    `architecture` is `llama`, `mistral`, `qwen2` or `gemma`; `config` overrides settings (`tie_word_embeddings=True`).
     """
     import transformers
 
@@ -103,6 +113,12 @@ def tiny_model(
                 parameter.add_(torch.randn_like(parameter) * 0.02)
     model.to(dtype).save_pretrained(folder)
     return tiny_tokenizer(folder)
+
+
+def smallest_model(folder: Path, *, architecture: str = "llama", seed: int = 0, layers: int = 2) -> Path:
+    """Save a model of some 10,000 parameters, tied where real models of its architecture are."""
+    settings = {**_SMALLEST, **_PECULIAR[architecture]}
+    return tiny_model(folder, architecture=architecture, seed=seed, layers=layers, **settings)
 
 
 def tiny_adapter(folder: Path, base: Path, seed: int = 0, **lora: object) -> Path:

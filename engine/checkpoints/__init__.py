@@ -4,29 +4,45 @@ Opening reads `config.json` and the headers alone and imports no torch, so a pla
 `source = checkpoint + adapter`: a PEFT LoRA adapter rides on its base and is added in float32 while reading.
 """
 
-from engine.checkpoints._adapter import Adapter, open_adapter
+from engine.checkpoints._adapter import Adapter, open_adapter, read_adapter
+from engine.checkpoints._adapter_writer import AdapterModule, write_adapter
 from engine.checkpoints._agreement import check_tensors, check_tokenizers
-from engine.checkpoints._folder import copy_tokenizer, layer_settings, merged_config, write_config
+from engine.checkpoints._embeddings import has_token_rows, vocabulary_size
+from engine.checkpoints._folder import copy_tokenizer, extended_tokenizer, layer_settings, merged_config, write_config
 from engine.checkpoints._header import TensorInfo
-from engine.checkpoints._reader import Checkpoint, open_checkpoint
+from engine.checkpoints._reader import INDEX, Checkpoint, open_checkpoint
 from engine.checkpoints._source import Source, open_source
-from engine.checkpoints._writer import MAX_SHARD_BYTES, TensorSpec, write_checkpoint
+from engine.checkpoints._tokenizer import COMPARED, TOKENIZER_FILES, AddedToken, TokenizerFacts, read_tokenizer
+from engine.checkpoints._writer import MAX_SHARD_BYTES, CheckpointWriter, TensorSpec, write_checkpoint
 
 __all__ = [
+    "COMPARED",
+    "INDEX",
     "MAX_SHARD_BYTES",
+    "TOKENIZER_FILES",
     "Adapter",
+    "AdapterModule",
+    "AddedToken",
     "Checkpoint",
+    "CheckpointWriter",
     "Source",
     "TensorInfo",
     "TensorSpec",
+    "TokenizerFacts",
     "check_tensors",
     "check_tokenizers",
     "copy_tokenizer",
+    "extended_tokenizer",
+    "has_token_rows",
     "layer_settings",
     "merged_config",
     "open_adapter",
     "open_checkpoint",
     "open_source",
+    "read_adapter",
+    "read_tokenizer",
+    "vocabulary_size",
+    "write_adapter",
     "write_checkpoint",
     "write_config",
 ]

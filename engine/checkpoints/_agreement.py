@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from engine.checkpoints._embeddings import has_token_rows
 from engine.checkpoints._tokenizer import compare_tokenizers, read_tokenizer
 from engine.errors import PlanError
 
@@ -11,28 +12,44 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from engine.checkpoints._reader import Checkpoint
+    from engine.checkpoints._tokenizer import TokenizerDifference
 
 _MAX_ROWS = 12
+_VOCABULARY = "vocab_size"
 # Stacked layers share no tensor whose shapes could be compared, so these settings have to agree as well.
 _SHAPE_KEYS = (
     "hidden_size",
     "intermediate_size",
     "num_attention_heads",
     "num_key_value_heads",
-    "vocab_size",
+    "head_dim",
+    "num_local_experts",
+    "num_experts",
+    "hidden_act",
+    _VOCABULARY,
     "tie_word_embeddings",
+)
+_SETTINGS = ("rms_norm_eps", "sliding_window")
+_OTHER_MODELS = "Merge models of one architecture and size, or take layers from each with `slices`."
+_OTHER_VOCABULARIES = (
+    "They differ in their vocabularies only. Set `tokenizer_source` to `base`, or to the model whose tokenizer the "
+    "result should have: rows are then matched by their tokens."
 )
 
 _UNSET = "-"
+_MISSING = "missing"
 _Row = tuple[str, tuple[str, ...]]
 
 
-def check_tensors(sources: Mapping[str, Checkpoint], groups: Sequence[Sequence[tuple[str, str]]]) -> tuple[str, ...]:
+def check_tensors(
+    sources: Mapping[str, Checkpoint], groups: Sequence[Sequence[tuple[str, str]]], *, renumbered: bool = False
+) -> tuple[str, ...]:
     """Check that the tensors of each group have one shape and that all sources have one architecture.
 
     Args:
         sources: the checkpoints by name.
         groups: for each merged tensor the (source, tensor) pairs that go into it.
+        renumbered: the vocabularies will be made one, so that they may differ in size.
 
     Returns:
         Warnings: settings that differ and that a merge of weights cannot reconcile.
@@ -40,28 +57,38 @@ def check_tensors(sources: Mapping[str, Checkpoint], groups: Sequence[Sequence[t
     Raises:
         PlanError: they do not fit; the message is a table of what differs.
     """
-    names = tuple(sources)
-    rows = [_row("architecture", [_architecture(sources[name].config) for name in names])]
-    rows += [_row(key, [sources[name].config.get(key, _UNSET) for name in names]) for key in _SHAPE_KEYS]
-    rows = [row for row in rows if len({value for value in row[1] if value != _UNSET}) > 1]
-    rows += [row for row in (_shapes(sources, group) for group in groups) if row]
+    rows = _differences(sources, groups, renumbered=renumbered)
     if rows:
+        in_size_alone = not _differences(sources, groups, renumbered=True)
         raise PlanError(
-            f"The sources of this merge do not fit each other:\n{_table(names, rows)}",
-            hint="Merge models of one architecture and size, or take layers from each with `slices`.",
+            f"The sources of this merge do not fit each other:\n{_table(tuple(sources), rows)}",
+            hint=_OTHER_VOCABULARIES if in_size_alone else _OTHER_MODELS,
         )
     return _setting_warnings(sources)
 
 
-def check_tokenizers(sources: Mapping[str, Checkpoint], tokenizer_source: str | None) -> tuple[str, ...]:
-    """Check that ids mean the same in every source; with `tokenizer_source`, that no common token has moved.
+def _differences(
+    sources: Mapping[str, Checkpoint], groups: Sequence[Sequence[tuple[str, str]]], *, renumbered: bool
+) -> list[_Row]:
+    keys = [key for key in _SHAPE_KEYS if not (renumbered and key == _VOCABULARY)]
+    rows = [_row("architecture", [_architecture(checkpoint.config) for checkpoint in sources.values()])]
+    rows += [_row(key, [checkpoint.config.get(key, _UNSET) for checkpoint in sources.values()]) for key in keys]
+    rows = [row for row in rows if len({value for value in row[1] if value != _UNSET}) > 1]
+    return rows + [row for group in groups if (row := _shapes(sources, group, renumbered=renumbered))]
+
+
+def check_tokenizers(sources: Mapping[str, Checkpoint], taken: str | None = None) -> tuple[str, ...]:
+    """Check that ids mean the same in every source whose embeddings are taken row by row as they are.
+
+    Args:
+        sources: the checkpoints by name.
+        taken: the source whose tokenizer the result has by its user's word, so that others may lack some of its tokens.
 
     Returns:
         Warnings: what differs and does not forbid the merge.
 
     Raises:
-        PlanError: vocabularies or special tokens differ and `tokenizer_source` does not say whose to take, or common
-            tokens have different ids, in which case no tokenizer fits the merged embeddings.
+        PlanError: vocabularies or special tokens differ; with `taken`, only where common tokens have moved.
     """
     facts = {name: read_tokenizer(checkpoint) for name, checkpoint in sources.items()}
     warnings = [
@@ -70,28 +97,27 @@ def check_tokenizers(sources: Mapping[str, Checkpoint], tokenizer_source: str | 
     known = {name: fact for name, fact in facts.items() if fact is not None}
     if not known:
         return tuple(warnings)
-    reference = tokenizer_source if tokenizer_source in known else next(iter(known))
-    first = known[reference]
+    reference = taken if taken in known else next(iter(known))
     for name, fact in known.items():
-        difference = compare_tokenizers(first, fact)
-        if difference and (difference.moved or tokenizer_source is None):
-            raise _other_tokenizer(name, reference, difference.text, moved=difference.moved)
+        difference = compare_tokenizers(known[reference], fact)
+        if difference and (difference.moved or taken is None):
+            raise _other_tokenizer(name, reference, difference)
         if difference:
             warnings.append(
                 f"The tokenizer of {name} differs from that of {reference}, which is taken: {difference.text}."
             )
-        elif fact.rules != first.rules:
+        elif fact.rules != known[reference].rules:
             warnings.append(f"The tokenizers of {name} and {reference} have one vocabulary and cut text differently.")
-        if fact.chat_template != first.chat_template:
-            warnings.append(f"The chat template of {name} differs from that of {reference}.")
     return tuple(warnings)
 
 
-def _other_tokenizer(name: str, reference: str, text: str, *, moved: bool) -> PlanError:
-    hint = "Set `tokenizer_source` to the model whose tokenizer the result should have, if the shared ids suffice."
-    if moved:
-        hint = "Row i of the embeddings is another token in each model; merge models that share a vocabulary."
-    return PlanError(f"The tokenizer of {name} does not match that of {reference}: {text}.", hint=hint)
+def _other_tokenizer(name: str, reference: str, difference: TokenizerDifference) -> PlanError:
+    moved = "Row i of the embeddings is another token in each model. " if difference.moved else ""
+    return PlanError(
+        f"The tokenizer of {name} does not match that of {reference}: {difference.text}.",
+        hint=f"{moved}Set `tokenizer_source` to `base`, or to the model whose tokenizer the result should have: rows "
+        "are then matched by their tokens.",
+    )
 
 
 def _architecture(config: Mapping[str, Any]) -> str:
@@ -101,7 +127,8 @@ def _architecture(config: Mapping[str, Any]) -> str:
 def _setting_warnings(sources: Mapping[str, Checkpoint]) -> tuple[str, ...]:
     rows = [
         _row("rope_theta", [_rope_theta(checkpoint.config) for checkpoint in sources.values()]),
-        _row("rms_norm_eps", [checkpoint.config.get("rms_norm_eps") for checkpoint in sources.values()]),
+        _row("rope scaling", [_rope_scaling(checkpoint.config) for checkpoint in sources.values()]),
+        *(_row(key, [checkpoint.config.get(key) for checkpoint in sources.values()]) for key in _SETTINGS),
     ]
     return tuple(
         f"{what} differs between the sources ({', '.join(map(': '.join, zip(sources, values, strict=True)))})."
@@ -115,15 +142,28 @@ def _rope_theta(config: Mapping[str, Any]) -> object:
     return config.get("rope_theta", (config.get("rope_parameters") or {}).get("rope_theta"))
 
 
-def _shapes(sources: Mapping[str, Checkpoint], group: Sequence[tuple[str, str]]) -> _Row | None:
-    found = {source: sources[source].tensors.get(tensor) for source, tensor in group}
-    shapes = {source: "missing" if info is None else _times(info.shape) for source, info in found.items()}
-    if len(set(shapes.values())) == 1 and "missing" not in shapes.values():
+def _rope_scaling(config: Mapping[str, Any]) -> object:
+    found = config.get("rope_scaling") or config.get("rope_parameters") or {}
+    return {key: found[key] for key in sorted(found) if key != "rope_theta" and found[key] != "default"}
+
+
+def _shapes(sources: Mapping[str, Checkpoint], group: Sequence[tuple[str, str]], *, renumbered: bool) -> _Row | None:
+    shapes = {source: _shape(sources[source], tensor, renumbered=renumbered) for source, tensor in group}
+    if len(set(shapes.values())) == 1 and _MISSING not in shapes.values():
         return None
     return _row(group[0][1], [shapes.get(name, _UNSET) for name in sources])
 
 
-def _times(shape: tuple[int, ...]) -> str:
+def _shape(checkpoint: Checkpoint, tensor: str, *, renumbered: bool) -> str:
+    info = checkpoint.tensors.get(tensor)
+    if info is None:
+        return _MISSING
+    if renumbered and has_token_rows(checkpoint, tensor):
+        return _times(("tokens", *info.shape[1:]))
+    return _times(info.shape)
+
+
+def _times(shape: Sequence[object]) -> str:
     return "x".join(map(str, shape)) or "scalar"
 
 

@@ -7,22 +7,32 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from engine.checkpoints._tokenizer import TOKENIZER_FILES
+from engine.errors import StageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from engine.checkpoints._reader import Checkpoint
+    from engine.checkpoints._tokenizer import AddedToken
 
 _DTYPE_KEYS = ("dtype", "torch_dtype")
 _LAYER_COUNTS = ("num_hidden_layers", "n_layer")
 _TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
-# A local path, which tells where the model was trained and is wrong anywhere else.
-_PRIVATE = ("_name_or_path",)
+# A local path, which tells where the model was trained and is wrong anywhere else, and what names code to run.
+_PRIVATE = ("_name_or_path", "auto_map", "attn_implementation", "_attn_implementation", "_attn_implementation_internal")
+_TEMPLATES = ("chat_template.jinja", "chat_template.json")
+# They describe the tokenizer without the tokens that are added, or all of them in another way.
+_WITHOUT_ADDED = ("added_tokens.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt", "merges.txt")
 
 
 def merged_config(
-    config: Mapping[str, Any], *, dtype: str, layers: Sequence[Mapping[str, Any]], tokenizer: Mapping[str, Any]
+    config: Mapping[str, Any],
+    *,
+    dtype: str,
+    layers: Sequence[Mapping[str, Any]],
+    tokenizer: Mapping[str, Any],
+    vocabulary: int | None = None,
 ) -> dict[str, Any]:
     """Adapt a source's config to the merged weights.
 
@@ -31,6 +41,7 @@ def merged_config(
         dtype: torch's name of the weights' dtype.
         layers: for each layer of the result, what `layer_settings` gives for the layer that it follows.
         tokenizer: the config of the tokenizer's source, whose special token ids are taken.
+        vocabulary: rows of the embeddings, where the ids of `config` no longer hold.
     """
     adapted = {key: value for key, value in config.items() if key not in _PRIVATE}
     # transformers 5 writes `dtype`; what reads older files looks for `torch_dtype`.
@@ -40,7 +51,20 @@ def merged_config(
             adapted[key] = len(layers)
     if "layer_types" in adapted:  # Qwen2 and others refuse to load where this list does not follow the layers
         adapted["layer_types"] = [layer["layer_types"] for layer in layers]
+    if vocabulary is not None:
+        adapted = _with_vocabulary(adapted, vocabulary)
     adapted.update({key: tokenizer[key] for key in _TOKEN_IDS if key in tokenizer})
+    return adapted
+
+
+def _with_vocabulary(config: Mapping[str, Any], rows: int) -> dict[str, Any]:
+    """Set the vocabulary's size and drop special ids, of the text model too where the config has several models."""
+    adapted = {key: value for key, value in config.items() if key not in _TOKEN_IDS}
+    text = adapted.get("text_config")
+    if isinstance(text, dict) and "vocab_size" in text:
+        adapted["text_config"] = _with_vocabulary(text, rows)
+    if "vocab_size" in adapted or "text_config" not in adapted:
+        adapted["vocab_size"] = rows
     return adapted
 
 
@@ -55,12 +79,72 @@ def write_config(folder: Path, config: Mapping[str, Any]) -> None:
     _write(folder / "config.json", (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode())
 
 
-def copy_tokenizer(source: Checkpoint, folder: Path) -> None:
-    """Copy the tokenizer's files and `generation_config.json` bit by bit, where the source has them."""
+def copy_tokenizer(
+    source: Checkpoint,
+    folder: Path,
+    *,
+    added: Sequence[AddedToken] = (),
+    tokens: Mapping[str, int] | None = None,
+    chat_template: str | None = None,
+) -> None:
+    """Copy the tokenizer's files and `generation_config.json`, bit by bit where nothing changes.
+
+    Args:
+        source: whose files are taken.
+        folder: an existing folder.
+        added: all added tokens, if the files lack some; only files that can hold them are written then.
+        tokens: the ids of all tokens, where some are added.
+        chat_template: a template that takes the place of the source's.
+
+    Raises:
+        StageError: the `tokenizers` library gives the added tokens other ids.
+    """
     for name in (*TOKENIZER_FILES, "generation_config.json"):
         file = source.file(name)
-        if file is not None:
-            _write(folder / name, file.read_bytes())
+        if file is None or (added and name in _WITHOUT_ADDED) or (chat_template is not None and name in _TEMPLATES):
+            continue
+        content = file.read_bytes()
+        if name == "tokenizer.json" and added:
+            whole = extended_tokenizer(file, added, tokens or {})
+            content = (json.dumps(whole, indent=2, ensure_ascii=False) + "\n").encode()
+            _check_ids(content, tokens or {}, file)
+        if name == "tokenizer_config.json" and (added or chat_template is not None):
+            content = _adapted_settings(content, chat_template, has_added=bool(added))
+        _write(folder / name, content)
+    if chat_template is not None:
+        _write(folder / _TEMPLATES[0], chat_template.encode())
+
+
+def extended_tokenizer(file: Path, added: Sequence[AddedToken], tokens: Mapping[str, int]) -> dict[str, Any]:
+    """Give what a `tokenizer.json` holds when it has these added tokens, in the order of their ids."""
+    whole: dict[str, Any] = json.loads(file.read_bytes())
+    entries = {token.content: vars(token) for token in added}
+    entries |= {entry["content"]: entry for entry in whole.get("added_tokens") or []}
+    numbered = [{**entry, "id": tokens[content]} for content, entry in entries.items()]
+    whole["added_tokens"] = sorted(numbered, key=lambda entry: entry["id"])
+    return whole
+
+
+def _adapted_settings(content: bytes, chat_template: str | None, *, has_added: bool) -> bytes:
+    settings = json.loads(content)
+    if has_added:
+        # Where this list is, transformers takes it for the whole list of added tokens.
+        settings.pop("added_tokens_decoder", None)
+    if chat_template is not None and "chat_template" in settings:  # what older versions read
+        settings["chat_template"] = chat_template
+    return (json.dumps(settings, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def _check_ids(content: bytes, tokens: Mapping[str, int], file: Path) -> None:
+    from tokenizers import Tokenizer
+
+    found = Tokenizer.from_str(content.decode()).get_vocab()
+    wrong = next((token for token in tokens if found.get(token) != tokens[token]), None)
+    if wrong is not None:
+        raise StageError(
+            f"With tokens added, {file} gives {wrong!r} the id {found.get(wrong)}, and its row is {tokens[wrong]}.",
+            hint="Save the tokenizer once with transformers' AutoTokenizer, which numbers its added tokens anew.",
+        )
 
 
 def _write(path: Path, content: bytes) -> None:

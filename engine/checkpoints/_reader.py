@@ -48,6 +48,14 @@ class Checkpoint:
         """Map one tensor in the dtype of its file, without copying where alignment allows. Never write to it."""
         return read_tensor(self.tensors[name], self._maps)
 
+    def advise(self, name: str, advice: int) -> None:
+        """Tell the system what is about to happen to the mapped pages of a tensor (`mmap.MADV_…`)."""
+        info = self.tensors[name]
+        mapped = self._maps.get(info.file)
+        if mapped is not None and info.start < info.stop:
+            start = info.start // mmap.PAGESIZE * mmap.PAGESIZE
+            mapped.madvise(advice, start, info.stop - start)
+
 
 def read_tensor(info: TensorInfo, maps: dict[Path, mmap.mmap]) -> Tensor:
     """Map one tensor of shape `info.shape` and dtype `info.dtype`; `maps` keeps the files open between calls."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -16,25 +17,47 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Source:
-    """Tensors in float32, one at a time. A resident source keeps what it has read in memory for the next candidate."""
+    """Tensors a few rows at a time. A resident source keeps what it has read in memory for the next candidate."""
 
     checkpoint: Checkpoint
     adapter: Adapter | None = None
     resident: bool = False
     _kept: dict[str, Tensor] = field(default_factory=dict, repr=False, compare=False)
 
-    def read(self, name: str) -> Tensor:
-        """Give a floating-point tensor in float32, the adapter's update added in float32. Never write to it."""
-        if name in self._kept:
-            return self._kept[name].float()
-        tensor = self.checkpoint.read(name)
+    def rows(self, name: str, start: int, stop: int) -> Tensor:
+        """Give rows of a floating-point tensor, seen as a matrix of its last dimension (a vector is one row).
+
+        The dtype is the file's; where the adapter changes the tensor its update is added in float32. Never write to it.
+        """
+        part = self._matrix(name)[start:stop]
         if self.adapter is not None and name in self.adapter.updates:
-            tensor = tensor.float() + self.adapter.delta(name)
-        if self.resident:
-            # Kept in the file's dtype, which takes half the memory of float32 and converts exactly; an adapted
-            # tensor exists only in float32. A copy of its own, so that no page of the file has to be read again.
-            self._kept[name] = tensor.clone()
-        return tensor.float()
+            return part.float() + self.adapter.rows(name, start, stop)
+        return part
+
+    def read(self, name: str) -> Tensor:
+        """Give a whole floating-point tensor in float32. Never write to it."""
+        matrix = self._matrix(name)
+        return self.rows(name, 0, len(matrix)).float().reshape(self.checkpoint.tensors[name].shape)
+
+    def expect(self, name: str) -> None:
+        """Ask the system to read a tensor's bytes soon, without waiting for them."""
+        if not self.resident:
+            self._matrix(name)
+            self.checkpoint.advise(name, mmap.MADV_WILLNEED)
+
+    def release(self, name: str) -> None:
+        """Let go of a tensor's mapped pages; the system's page cache may keep them."""
+        if not self.resident:
+            self._kept.pop(name, None)
+            self.checkpoint.advise(name, mmap.MADV_DONTNEED)
+
+    def _matrix(self, name: str) -> Tensor:
+        if name not in self._kept:
+            tensor = self.checkpoint.read(name)
+            matrix = tensor.reshape(-1, tensor.shape[-1] if tensor.dim() else 1)
+            # Kept in the file's dtype, in memory of its own: no page of the file has to be read again.
+            self._kept[name] = matrix.clone() if self.resident else matrix
+        return self._kept[name]
 
 
 def open_source(folder: Path, adapter: Path | None = None, *, resident: bool = False) -> Source:

@@ -1,17 +1,19 @@
-"""What two checkpoints' tokenizers must share before their embeddings may be averaged row by row."""
+"""What a checkpoint's tokenizer files say: which token has which id, and how two tokenizers differ."""
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from engine.checkpoints._sentencepiece import read_pieces
 from engine.errors import PlanError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
+    from collections.abc import Iterable, Mapping
 
     from engine.checkpoints._reader import Checkpoint
 
@@ -28,17 +30,46 @@ TOKENIZER_FILES = (
     "chat_template.jinja",
     "chat_template.json",
 )
-_SPECIAL = ("bos_token", "eos_token", "unk_token", "pad_token")
+COMPARED = ("bos_token", "eos_token", "unk_token", "pad_token")
+# In transformers' order, which numbers those that no file gives an id.
+_SPECIAL = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+_Stamp = tuple[str, Path, int, int]
 
 
 @dataclass(frozen=True)
+class AddedToken:
+    """A token that is found in the text before it is cut, with its flags as `tokenizer.json` names them."""
+
+    content: str
+    single_word: bool = False
+    lstrip: bool = False
+    rstrip: bool = False
+    normalized: bool = True
+    special: bool = False
+
+
+@dataclass(frozen=True, eq=False)
 class TokenizerFacts:
-    """`rules`: a hash of how text is cut (normaliser, merges), or of a SentencePiece file, whose vocabulary is {}."""
+    """What matters of a tokenizer.
+
+    `vocabulary` is {} where a file of an unknown kind holds it; `added` are the added tokens in the order of their ids
+    and `trained` counts the others; `rules` is a hash of how text is cut (normaliser, merges), or of a whole file where
+    that is all there is; `file` is its `tokenizer.json`. Facts are equal only to themselves: they are read once.
+    """
 
     vocabulary: Mapping[str, int]
+    added: tuple[AddedToken, ...]
+    trained: int
     rules: str
     special: Mapping[str, str | None]
     chat_template: str | None
+    file: Path | None
+
+    def numbered(self, contents: Iterable[str]) -> dict[str, int]:
+        """Give the ids that further added tokens get; a token that is there keeps its own."""
+        vocabulary = dict(self.vocabulary)
+        highest = max((vocabulary[token.content] for token in self.added), default=-1)
+        return _numbered(vocabulary, self.trained, highest, contents)
 
 
 @dataclass(frozen=True)
@@ -50,32 +81,26 @@ class TokenizerDifference:
 
 
 def read_tokenizer(checkpoint: Checkpoint) -> TokenizerFacts | None:
-    """Read what matters of a checkpoint's tokenizer; None where the folder has none."""
-    settings = _json(checkpoint.file("tokenizer_config.json"))
-    special = {key: _content(settings.get(key)) for key in _SPECIAL}
-    template_file = checkpoint.file("chat_template.jinja")
-    template = template_file.read_text(encoding="utf-8") if template_file else settings.get("chat_template")
-    chat_template = template if isinstance(template, str) else None
-    file = checkpoint.file("tokenizer.json")
-    if file is not None:
-        whole = _json(file)
-        vocabulary = _vocabulary(whole)
-        merges = whole.get("model", {}).get("merges") or []
-        # Older files write a merge as "a b", newer ones as ["a", "b"].
-        pairs = [merge if isinstance(merge, str) else " ".join(merge) for merge in merges]
-        rules = hashlib.sha256(json.dumps([whole.get("normalizer"), pairs], sort_keys=True).encode()).hexdigest()
-        return TokenizerFacts(vocabulary, rules, special, chat_template)
-    file = checkpoint.file("tokenizer.model") or checkpoint.file("spiece.model")
-    if file is None:
-        return None
-    return TokenizerFacts({}, hashlib.sha256(file.read_bytes()).hexdigest(), special, chat_template)
+    """Read what matters of a checkpoint's tokenizer; None where the folder has none. Unchanged files are read once.
+
+    Raises:
+        PlanError: a file that is no JSON, or lies outside the folder.
+    """
+    stamps: list[_Stamp] = []
+    for name in TOKENIZER_FILES:
+        file = checkpoint.file(name)
+        if file is not None:
+            status = file.stat()
+            stamps.append((name, file, status.st_mtime_ns, status.st_size))
+    return _read(tuple(stamps))
 
 
+@functools.lru_cache(maxsize=16)
 def compare_tokenizers(first: TokenizerFacts, second: TokenizerFacts) -> TokenizerDifference | None:
     """Say how two tokenizers differ in vocabulary or special tokens; None if ids mean the same in both."""
     ours, theirs = first.vocabulary, second.vocabulary
     if not (ours and theirs) and first.rules != second.rules:
-        return TokenizerDifference("their files differ, and SentencePiece files are compared as a whole", moved=False)
+        return TokenizerDifference("their files differ, and are of a kind that is compared as a whole", moved=False)
     moved = [token for token, number in ours.items() if theirs.get(token, number) != number]
     gone = [token for token in ours if token not in theirs]
     new = [token for token in theirs if token not in ours]
@@ -87,10 +112,110 @@ def compare_tokenizers(first: TokenizerFacts, second: TokenizerFacts) -> Tokeniz
     parts += [f"{len(new)} tokens are new (for instance {new[0]!r})"] if new else []
     parts += [
         f"{key} is {second.special[key]!r} instead of {first.special[key]!r}"
-        for key in _SPECIAL
+        for key in COMPARED
         if first.special[key] != second.special[key]
     ]
     return TokenizerDifference("; ".join(parts), moved=bool(moved)) if parts else None
+
+
+@functools.lru_cache(maxsize=16)
+def _read(stamps: tuple[_Stamp, ...]) -> TokenizerFacts | None:
+    files = {name: path for name, path, _, _ in stamps}
+    settings = _settings(files)
+    named = {key: _token(settings.get(key), special=True) for key in _SPECIAL}
+    found = _model(files)
+    if found is None:
+        return None
+    trained, added, rules = found
+    # In transformers' order: those of the file, those listed beside it, and those that are only named.
+    listed = [*added, *_legacy(files, settings), *named.values(), *_extra(settings)]
+    tokens: dict[str, AddedToken] = {}
+    for token in listed:
+        if token is not None and token.content:
+            tokens.setdefault(token.content, token)
+    vocabulary = _numbered(dict(trained), len(trained), -1, tokens) if trained else {}
+    return TokenizerFacts(
+        vocabulary=vocabulary,
+        added=tuple(sorted(tokens.values(), key=lambda token: vocabulary.get(token.content, 0))),
+        trained=len(trained),
+        rules=rules,
+        special={key: token.content if token else None for key, token in named.items()},
+        chat_template=_chat_template(files, settings),
+        file=files.get("tokenizer.json"),
+    )
+
+
+def _numbered(vocabulary: dict[str, int], trained: int, highest: int, contents: Iterable[str]) -> dict[str, int]:
+    """Number added tokens as the `tokenizers` library does when it loads them: the ids in the file are not asked."""
+    for content in contents:
+        if content not in vocabulary:
+            vocabulary[content] = max(highest + 1, trained)
+        highest = max(highest, vocabulary[content])
+    return vocabulary
+
+
+def _model(files: Mapping[str, Path]) -> tuple[Mapping[str, int], list[AddedToken], str] | None:
+    """Read the trained vocabulary, the tokens added to it, and a hash of the rules; None where there is no file."""
+    if "tokenizer.json" in files:
+        whole = _json(files["tokenizer.json"])
+        model = whole.get("model") or {}
+        # Older files write a merge as "a b", newer ones as ["a", "b"].
+        pairs = [merge if isinstance(merge, str) else " ".join(merge) for merge in model.get("merges") or []]
+        rules = hashlib.sha256(json.dumps([whole.get("normalizer"), pairs], sort_keys=True).encode()).hexdigest()
+        added = [token for token in map(_token, whole.get("added_tokens") or []) if token]
+        return _trained(model.get("vocab") or {}), added, rules
+    for name in ("tokenizer.model", "spiece.model", "vocab.json", "vocab.txt"):
+        if name in files:
+            content = files[name].read_bytes()
+            return _from_file(files[name], content), [], hashlib.sha256(content).hexdigest()
+    return None
+
+
+def _from_file(file: Path, content: bytes) -> dict[str, int]:
+    if file.suffix == ".model":
+        return read_pieces(content)
+    if file.suffix == ".json":
+        return _trained(_json(file))
+    return {line: number for number, line in enumerate(content.decode().splitlines())}
+
+
+def _trained(vocabulary: object) -> dict[str, int]:
+    if isinstance(vocabulary, list):  # Unigram: the position is the id
+        return {entry[0]: position for position, entry in enumerate(vocabulary)}
+    return dict(vocabulary) if isinstance(vocabulary, dict) else {}
+
+
+def _legacy(files: Mapping[str, Path], settings: Mapping[str, Any]) -> list[AddedToken]:
+    """List the added tokens that older versions of transformers wrote beside the tokenizer, by their ids."""
+    if "added_tokens_decoder" in settings:
+        decoder = settings["added_tokens_decoder"]
+        return [token for token in (_token(decoder[number]) for number in sorted(decoder, key=int)) if token]
+    if "added_tokens.json" not in files:
+        return []
+    ids = _json(files["added_tokens.json"])
+    return [AddedToken(content) for content in sorted(ids, key=lambda content: int(ids[content]))]
+
+
+def _extra(settings: Mapping[str, Any]) -> list[AddedToken | None]:
+    """List the special tokens that have no role of their own."""
+    extra = settings.get("extra_special_tokens") or settings.get("additional_special_tokens") or []
+    return [_token(one, special=True) for one in (extra.values() if isinstance(extra, dict) else extra)]
+
+
+def _settings(files: Mapping[str, Path]) -> dict[str, Any]:
+    settings = _json(files.get("tokenizer_config.json"))
+    # transformers asks the older file only where the newer one has no list of added tokens.
+    older = {} if "added_tokens_decoder" in settings else _json(files.get("special_tokens_map.json"))
+    return {**settings, **older}
+
+
+def _chat_template(files: Mapping[str, Path], settings: Mapping[str, Any]) -> str | None:
+    if "chat_template.jinja" in files:
+        return files["chat_template.jinja"].read_text(encoding="utf-8")
+    template = settings.get("chat_template")
+    if isinstance(template, list):  # several, by name
+        template = next((one.get("template") for one in template if one.get("name") == "default"), None)
+    return template if isinstance(template, str) else None
 
 
 def _json(file: Path | None) -> dict[str, Any]:
@@ -103,15 +228,11 @@ def _json(file: Path | None) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _vocabulary(whole: Mapping[str, Any]) -> dict[str, int]:
-    vocabulary = whole.get("model", {}).get("vocab", {})
-    if isinstance(vocabulary, list):  # Unigram: the position is the id
-        vocabulary = {entry[0]: position for position, entry in enumerate(vocabulary)}
-    added = {entry["content"]: entry["id"] for entry in whole.get("added_tokens", [])}
-    return {**vocabulary, **added}
-
-
-def _content(token: object) -> str | None:
-    if isinstance(token, dict):  # an AddedToken, written with its flags
-        token = token.get("content")
-    return token if isinstance(token, str) else None
+def _token(token: object, *, special: bool = False) -> AddedToken | None:
+    """Read a token, which is written as its text or with its flags."""
+    if isinstance(token, str):
+        return AddedToken(token, normalized=not special, special=special)
+    if not isinstance(token, dict) or not isinstance(token.get("content"), str):
+        return None
+    flags = {name: bool(token[name]) for name in AddedToken.__dataclass_fields__ if name in token and name != "content"}
+    return AddedToken(token["content"], **{"special": special, "normalized": not special, **flags})

@@ -1,18 +1,20 @@
-"""Writing a checkpoint as a stream: the header first, then each tensor's bytes as they come.
+"""Writing a checkpoint part by part: the headers first, then the tensors' bytes as they come.
 
-Shapes and dtypes are known before the first tensor is computed, so a shard is never held in memory, and the same
-tensors give the same bytes on every run. The folder is the caller's to make whole or absent (see `store.py`).
+Shapes and dtypes are known before the first tensor is computed, so nothing is held in memory, and the same tensors
+give the same bytes on every run. The folder is the caller's to make whole or absent (see `store.py`).
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
 import shutil
 import struct
+import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, Self
 
 from engine.checkpoints._header import ITEM_BYTES, SAFETENSORS_NAMES
 from engine.checkpoints._reader import INDEX, SINGLE
@@ -42,6 +44,97 @@ class TensorSpec:
         return math.prod(self.shape) * ITEM_BYTES[self.dtype]
 
 
+class CheckpointWriter:
+    """An unfinished checkpoint whose files have their full size: parts of tensors go to their places in any order.
+
+    Parts may come from several threads. Used as a context: only what ends without an error is flushed and indexed.
+    """
+
+    def __init__(self, folder: Path, specs: Sequence[TensorSpec], *, max_shard_bytes: int = MAX_SHARD_BYTES) -> None:
+        """Lay out `model.safetensors` or shards with an index in an existing folder without weights.
+
+        Args:
+            folder: where to write.
+            specs: names, dtypes and shapes, in the order of the files.
+            max_shard_bytes: a shard is closed before it would exceed this; a larger tensor has a shard of its own.
+
+        Raises:
+            StageError: the folder holds weights already, or the disk has no room for them.
+        """
+        self._folder = folder
+        self._total = sum(spec.nbytes for spec in specs)
+        _check_folder(folder, self._total)
+        shards = _split(specs, max_shard_bytes)
+        self._names = [SINGLE] if len(shards) == 1 else [_shard_name(one, len(shards)) for one in range(len(shards))]
+        self._shards = shards
+        self._files: list[BinaryIO] = []
+        self._places: dict[str, tuple[BinaryIO, int, TensorSpec]] = {}
+        self._missing = {spec.name: spec.nbytes for spec in specs}
+        self._counting = threading.Lock()
+
+    def __enter__(self) -> Self:
+        try:
+            for name, shard in zip(self._names, self._shards, strict=True):
+                self._open(self._folder / name, shard)
+        except BaseException:
+            self._close()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            if kind is None:
+                self._check_whole()
+                for stream in self._files:
+                    _sync(stream)
+                self._write_index()
+        finally:
+            self._close()
+
+    def put(self, name: str, first: int, part: Tensor) -> None:
+        """Write elements of a tensor from its element `first` on, in the dtype of its spec."""
+        import torch
+
+        stream, start, spec = self._places[name]
+        if part.dtype != getattr(torch, spec.dtype):
+            raise TypeError(f"{name}: {part.dtype} was computed where {spec} was announced")
+        if part.numel():
+            content = part.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
+            _write_at(stream.fileno(), content, start + first * ITEM_BYTES[spec.dtype])
+            with self._counting:
+                self._missing[name] -= len(content)
+
+    def _check_whole(self) -> None:
+        """Check that every byte was written: the files have their size from the start, and zeros where nothing came."""
+        name = next((name for name, left in self._missing.items() if left), None)
+        if name is not None:
+            raise RuntimeError(f"{name}: {self._missing[name]} bytes are missing")
+
+    def _open(self, path: Path, shard: Sequence[TensorSpec]) -> None:
+        header = _header(shard)
+        stream = path.open("wb")
+        self._files.append(stream)
+        position = len(header)
+        for spec in shard:
+            self._places[spec.name] = (stream, position, spec)
+            position += spec.nbytes
+        _allocate(stream.fileno(), position)
+        _write_at(stream.fileno(), memoryview(header), 0)
+
+    def _write_index(self) -> None:
+        if len(self._shards) == 1:
+            return
+        weight_map = {spec.name: name for name, shard in zip(self._names, self._shards, strict=True) for spec in shard}
+        index = {"metadata": {"total_size": self._total}, "weight_map": dict(sorted(weight_map.items()))}
+        with (self._folder / INDEX).open("wb") as stream:
+            stream.write((json.dumps(index, indent=2) + "\n").encode())
+            _sync(stream)
+
+    def _close(self) -> None:
+        for stream in self._files:
+            stream.close()
+
+
 def write_checkpoint(
     folder: Path,
     specs: Sequence[TensorSpec],
@@ -50,32 +143,18 @@ def write_checkpoint(
     max_shard_bytes: int = MAX_SHARD_BYTES,
     written: Callable[[int], None] = lambda _: None,
 ) -> None:
-    """Write `compute(name)` for every spec, in order, as `model.safetensors` or as shards with an index.
-
-    Args:
-        folder: an existing folder without weights.
-        specs: names, dtypes and shapes, in the order of writing.
-        compute: gives the tensor of a name, in the dtype and shape of its spec.
-        max_shard_bytes: a shard is closed before it would exceed this; a larger single tensor has a shard of its own.
-        written: told the bytes of each tensor after it was written.
+    """Write `compute(name)`, a whole tensor, for every spec in order; `written` is told the bytes of each.
 
     Raises:
-        StageError: the folder holds weights already, or the disk has no room for them.
+        StageError: as `CheckpointWriter`.
     """
-    total = sum(spec.nbytes for spec in specs)
-    _check_folder(folder, total)
-    shards = _split(specs, max_shard_bytes)
-    names = [SINGLE] if len(shards) == 1 else [_shard_name(number, len(shards)) for number in range(len(shards))]
-    for name, shard in zip(names, shards, strict=True):
-        with (folder / name).open("wb") as stream:
-            _write_shard(stream, shard, compute, written)
-            _sync(stream)
-    if len(shards) > 1:
-        weight_map = {spec.name: name for name, shard in zip(names, shards, strict=True) for spec in shard}
-        index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
-        with (folder / INDEX).open("wb") as stream:
-            stream.write((json.dumps(index, indent=2) + "\n").encode())
-            _sync(stream)
+    with CheckpointWriter(folder, specs, max_shard_bytes=max_shard_bytes) as writer:
+        for spec in specs:
+            tensor = compute(spec.name)
+            if tuple(tensor.shape) != spec.shape:
+                raise TypeError(f"{spec.name}: {list(tensor.shape)} was computed where {spec} was announced")
+            writer.put(spec.name, 0, tensor)
+            written(spec.nbytes)
 
 
 def _check_folder(folder: Path, total: int) -> None:
@@ -85,9 +164,13 @@ def _check_folder(folder: Path, total: int) -> None:
     free = shutil.disk_usage(folder).free
     if total > free:
         raise StageError(
-            f"{folder} has room for {free / 1e9:.1f} GB, and the checkpoint takes {total / 1e9:.1f} GB.",
+            f"{folder} has room for {_size(free)}, and the checkpoint takes {_size(total)}.",
             hint="Free some space, or choose a folder on another disk.",
         )
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"  # noqa: PLR2004 - a gigabyte
 
 
 def _split(specs: Sequence[TensorSpec], limit: int) -> list[list[TensorSpec]]:
@@ -121,19 +204,23 @@ def _header(shard: Sequence[TensorSpec]) -> bytes:
     return struct.pack("<Q", len(text)) + text
 
 
-def _write_shard(
-    stream: BinaryIO, shard: Sequence[TensorSpec], compute: Callable[[str], Tensor], written: Callable[[int], None]
-) -> None:
-    import torch
+def _allocate(file: int, size: int) -> None:
+    """Reserve a file's blocks, so that a full disk is met before the work and the bytes lie together."""
+    if hasattr(os, "posix_fallocate"):
+        try:
+            os.posix_fallocate(file, 0, size)
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # a file system without it
+                raise
+        else:
+            return
+    os.ftruncate(file, size)
 
-    stream.write(_header(shard))
-    for spec in shard:
-        tensor = compute(spec.name)
-        if tuple(tensor.shape) != spec.shape or tensor.dtype != getattr(torch, spec.dtype):
-            raise TypeError(f"{spec.name}: {tensor.dtype} {list(tensor.shape)} was computed where {spec} was announced")
-        if spec.nbytes:
-            stream.write(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-        written(spec.nbytes)
+
+def _write_at(file: int, content: memoryview, position: int) -> None:
+    while content:
+        written = os.pwrite(file, content, position)
+        content, position = content[written:], position + written
 
 
 def _sync(stream: BinaryIO) -> None:

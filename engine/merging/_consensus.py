@@ -1,15 +1,24 @@
-"""How weighted task vectors become one, and how that one is added to the base (the task-arithmetic family)."""
+"""Task vectors: what each model changed from the base, and how several of them become one (task arithmetic's family).
+
+A method of the family says which elements of the task vectors stay (`_sparsify.py`) and adds their sum, or what is
+left of it after an election of signs, to the base.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from engine.merging._method import Parameter
+from engine.merging._reduce import weighted_sum
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-
     from torch import Tensor
+
+    from engine.merging._chunks import Chunk
+    from engine.merging._method import Kernel
+
+    Vectors = Callable[[Chunk], list[Tensor]]
 
 _SMALL = 1e-8  # mergekit's: a smaller sum of weights is not divided by
 
@@ -30,37 +39,62 @@ def sparse_parameters(*, normalize: bool, rescale: bool) -> tuple[Parameter, ...
     return (*parameters(normalize=normalize), density, Parameter("rescale", default=rescale, kind=bool))
 
 
-def add_sum(base: Tensor, deltas: Iterable[Tensor], weights: Sequence[float], shared: Mapping[str, float]) -> Tensor:
-    """Add the weighted sum of the task vectors, divided by the sum of weights if `normalize`, times `lambda`.
+def numbers(each: Sequence[Mapping[str, float]], name: str) -> list[float]:
+    """Give one parameter of every model."""
+    return [entry[name] for entry in each]
 
-    `deltas` is read one by one, so a generator keeps a single task vector in memory.
-    """
-    mixed = base * 0
-    for delta, weight in zip(deltas, weights, strict=True):
-        mixed += delta * weight
+
+def task_vectors(chunk: Chunk) -> list[Tensor]:
+    """Subtract the base, which stands first, from the other sources, in their memory."""
+    base, *others = chunk.tensors
+    return [other.sub_(base) for other in others]
+
+
+def summed(vectors: Vectors, weights: Sequence[float], shared: Mapping[str, float]) -> Kernel:
+    """Add the weighted sum of the task vectors, divided by the sum of weights if `normalize`, times `lambda`."""
     divisor = sum(weights)
+    share = shared["lambda"]
     if shared["normalize"] and abs(divisor) >= _SMALL:
-        mixed /= divisor
-    return base + mixed * shared["lambda"]
+        share /= divisor
+    shares = [weight * share for weight in weights]
+
+    def kernel(chunk: Chunk) -> Tensor:
+        if not shares:
+            return chunk.tensors[0]
+        return weighted_sum(vectors(chunk), shares).add_(chunk.tensors[0])
+
+    return kernel
 
 
-def add_elected(
-    base: Tensor, deltas: Iterable[Tensor], weights: Sequence[float], shared: Mapping[str, float]
-) -> Tensor:
+def elected(vectors: Vectors, weights: Sequence[float], shared: Mapping[str, float]) -> Kernel:
     """Add, for each element, the weighted task vectors whose sign is that of their weighted sum (TIES).
 
-    An element's divisor, if `normalize`, is the sum of the weights that took part; zeros take no part.
+    An element's divisor, if `normalize`, is the sum of the weights that took part; zeros take no part, and a sum of
+    zero counts as positive.
     """
-    weighted = [delta * weight for delta, weight in zip(deltas, weights, strict=True)]
-    total = base * 0
-    for part in weighted:
-        total += part
-    positive = total >= 0
-    mixed, divisor = total.zero_(), base * 0
-    for part, weight in zip(weighted, weights, strict=True):
-        agrees = part.gt(0).where(positive, part.lt(0))
-        mixed += part * agrees
-        divisor += agrees * weight
-    if shared["normalize"]:
-        mixed /= divisor.masked_fill_(divisor == 0, 1)
-    return base + mixed * shared["lambda"]
+
+    def kernel(chunk: Chunk) -> Tensor:
+        parts = [vector.mul_(weight) for vector, weight in zip(vectors(chunk), weights, strict=True)]
+        if not parts:
+            return chunk.tensors[0]
+        mixed = _agreeing(parts, weights, normalize=bool(shared["normalize"]))
+        return mixed.mul_(shared["lambda"]).add_(chunk.tensors[0])
+
+    return kernel
+
+
+def _agreeing(parts: list[Tensor], weights: Sequence[float], *, normalize: bool) -> Tensor:
+    # Masks stay float32: torch turns a comparison into booleans many times more slowly than into floats.
+    sign = _sum([parts[0].clone(), *parts[1:]]).ge_(0).mul_(2).sub_(1)
+    agreeing = [part.mul_(sign).relu_() for part in parts]
+    divisor = weighted_sum([part.sign() for part in agreeing], weights) if normalize else None
+    mixed = _sum(agreeing).mul_(sign)
+    return mixed if divisor is None else mixed.div_(divisor.add_(divisor.clone().eq_(0)))
+
+
+def _sum(tensors: Sequence[Tensor]) -> Tensor:
+    """Add tensors up in the memory of the first."""
+    total, *others = tensors
+    for other in others:
+        total.add_(other)
+    return total

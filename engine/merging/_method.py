@@ -1,4 +1,4 @@
-"""What a merge method is: a pure tensor function, and what a plan must know about it before torch is imported."""
+"""What a merge method is: a function of chunks, and what a plan must know about it before torch is imported."""
 
 from __future__ import annotations
 
@@ -10,23 +10,27 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from engine.merging._chunks import Chunk, Chunks
+
+    Kernel = Callable[[Chunk], Tensor]
     Numbers = Mapping[str, float]
 
 
 class Merge(Protocol):
-    """The one shape of every method: float32 tensors of equal shape in, a new float32 tensor of that shape out.
+    """The one shape of every method: look at the chunks if a statistic is needed, then give a kernel for each chunk.
 
-    A method never writes to its inputs and never rounds; the executor rounds once. It uses multiplications and
-    additions as separate steps (no `lerp`, `addcmul` or `alpha=`): a fused step rounds differently in the vector body
-    and at the edge of each thread's share, and the same merge must give the same bits under any number of threads.
+    A kernel gets float32 rows and gives merged float32 rows of that shape; it may write into what it got. It never
+    rounds: the executor rounds once. It multiplies and adds in separate steps (no `lerp`, `addcmul` or `alpha=`): a
+    fused step rounds differently in the vector body and at a chunk's edge, and the same merge must give the same bits
+    for every size of chunk and number of threads.
     """
 
-    def __call__(self, sources: Sequence[Tensor], each: Sequence[Numbers], shared: Numbers, key: str) -> Tensor:
+    def __call__(self, chunks: Chunks, each: Sequence[Numbers], shared: Numbers, key: str) -> Kernel:
         """Merge one tensor.
 
         Args:
-            sources: the tensors to merge; where the method needs a base, the base's tensor stands first.
-            each: the per-model parameters, one mapping for each of `sources` but the base, which has none.
+            chunks: the tensors to merge, a few rows at a time; where the method needs a base, the base stands first.
+            each: the per-model parameters, one mapping for each source but the base, which has none.
             shared: the global parameters.
             key: names the random draw (seed and tensor); the same key gives the same result.
         """
@@ -59,7 +63,11 @@ def accept(each: Sequence[Numbers], shared: Numbers) -> str | None:
 
 @dataclass(frozen=True)
 class Method:
-    """A merge method, by mergekit's name. Source counts leave out the base where `needs_base` is true."""
+    """A merge method, by mergekit's name. Source counts leave out the base where there is one.
+
+    `takes_base`: a base is used as such where one is given; a method that neither needs nor takes one merges it like
+    the others.
+    """
 
     name: str
     summary: str
@@ -67,6 +75,7 @@ class Method:
     parameters: tuple[Parameter, ...]
     merge: Merge
     needs_base: bool = False
+    takes_base: bool = False
     min_sources: int = 1
     max_sources: int | None = None
     refuse: Callable[[Sequence[Numbers], Numbers], str | None] = accept

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from engine.checkpoints import TensorSpec, check_tensors, check_tokenizers, layer_settings, merged_config
+from engine.checkpoints import TensorSpec, check_tensors, has_token_rows, layer_settings, merged_config
 from engine.errors import PlanError
-from engine.merging._layout import lay_out, layer_sources
+from engine.merging._layout import lay_out, layer_sources, model_names
 from engine.merging._settings import resolve
+from engine.vocabulary import Group, is_renumbered, plan_vocabulary
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from engine.checkpoints import Checkpoint
     from engine.merging._layout import MergedTensor
     from engine.merging._method import Method
+    from engine.vocabulary import Vocabulary
 
 _OUTPUT_DTYPES = ("float32", "float16", "bfloat16")
 
@@ -37,13 +39,18 @@ class Step:
 
 @dataclass(frozen=True)
 class MergePlan:
-    """A merge that fits. `tokenizer` names the source of the tokenizer, `config` is the result's config.json."""
+    """A merge that fits. `vocabulary` says whose tokenizer it has; `config` is the result's config.json."""
 
     steps: Mapping[str, Step]
     dtype: str
     config: Mapping[str, Any]
-    tokenizer: str
+    vocabulary: Vocabulary
     warnings: tuple[str, ...]
+
+    @property
+    def tokenizer(self) -> str:
+        """Name the source whose files the result's tokenizer is made of."""
+        return self.vocabulary.tokenizer
 
 
 def plan_merge(method: Method, config: Mapping[str, Any], checkpoints: Mapping[str, Checkpoint]) -> MergePlan:
@@ -54,49 +61,61 @@ def plan_merge(method: Method, config: Mapping[str, Any], checkpoints: Mapping[s
     Raises:
         PlanError: the sources do not fit each other or the method, or a parameter is missing.
     """
-    used = {name: _get(checkpoints, name) for name in _names(config)}
+    used = {name: _get(checkpoints, name) for name in model_names(config)}
     tensors = {name: tuple(checkpoint.tensors) for name, checkpoint in used.items()}
-    layout = lay_out(config, tensors)
-    warnings = check_tensors(used, [[(part.source, part.tensor) for part in merged.inputs] for merged in layout])
-    donor = config.get("base_model") or next(iter(used))
-    tokenizer = _tokenizer_source(config)
-    with_tokenizer = used if tokenizer is None else {**used, tokenizer: _get(checkpoints, tokenizer)}
-    warnings += check_tokenizers(with_tokenizer, tokenizer)
+    architecture = next(((one.config.get("architectures") or [""])[0] for one in used.values()), "")
+    layout = lay_out(config, tensors, architecture)
+    groups = [Group(merged.base, tuple((part.source, part.tensor) for part in merged.inputs)) for merged in layout]
+    warnings = check_tensors(used, [group.inputs for group in groups], renumbered=is_renumbered(config))
+    vocabulary = plan_vocabulary(config, checkpoints, tuple(used), groups)
     dtype = _dtype(config, used)
-    layers = [layer_settings(used[name].config, layer) for name, layer in layer_sources(config, tensors)]
-    taken = with_tokenizer[tokenizer or donor].config
+    layers = [layer_settings(used[name].config, layer) for name, layer in layer_sources(config, tensors, architecture)]
+    donor = config.get("base_model") or next(iter(used))
     return MergePlan(
-        {merged.name: _step(method, config, merged, dtype, used) for merged in layout},
+        {merged.name: _step(method, merged, _spec(merged, dtype, vocabulary.size, used)) for merged in layout},
         dtype,
-        merged_config(used[donor].config, dtype=dtype, layers=layers, tokenizer=taken),
-        tokenizer or donor,
-        warnings,
+        merged_config(
+            used[donor].config,
+            dtype=dtype,
+            layers=layers,
+            tokenizer=checkpoints[vocabulary.tokenizer].config,
+            vocabulary=vocabulary.size,
+        ),
+        vocabulary,
+        warnings + vocabulary.warnings,
     )
 
 
-def _step(
-    method: Method, config: Mapping[str, Any], merged: MergedTensor, dtype: str, checkpoints: Mapping[str, Checkpoint]
-) -> Step:
-    base = config.get("base_model") if method.needs_base else None
+def _spec(merged: MergedTensor, dtype: str, rows: int | None, checkpoints: Mapping[str, Checkpoint]) -> TensorSpec:
+    first = merged.inputs[0]
+    info = checkpoints[first.source].tensors[first.tensor]
+    shape = info.shape
+    if rows is not None and has_token_rows(checkpoints[first.source], first.tensor):
+        shape = (rows, *shape[1:])
+    return TensorSpec(merged.name, dtype if info.is_floating else info.dtype, shape)
+
+
+def _step(method: Method, merged: MergedTensor, spec: TensorSpec) -> Step:
+    base = merged.base if method.needs_base or method.takes_base else None
     bases = [part for part in merged.inputs if part.source == base]
     others = [part for part in merged.inputs if part.source != base]
-    _check_count(method, merged.name, len(others), has_base=bool(bases))
-    scopes = [merged.parameters, config.get("parameters") or {}]
+    wants_base = method.needs_base or base is not None
+    _check_count(method, merged.name, len(others), wants_base=wants_base, has_base=bool(bases))
     per_model = [parameter for parameter in method.parameters if parameter.per_model]
     shared = [parameter for parameter in method.parameters if not parameter.per_model]
-    each = tuple(resolve(per_model, [part.parameters, *scopes], part.tensor, merged.t, part.source) for part in others)
-    numbers = resolve(shared, scopes, merged.name, merged.t, "the merge")
+    each = tuple(
+        resolve(per_model, [part.parameters, *merged.scopes], part.tensor, merged.t, part.source) for part in others
+    )
+    numbers = resolve(shared, merged.scopes, merged.name, merged.t, "the merge")
     wrong = method.refuse(each, numbers)
     if wrong:
         raise PlanError(f"{method.name} of {merged.name}: {wrong}.", hint="Change the numbers of its `parameters`.")
     inputs = tuple((part.source, part.tensor) for part in bases + others)
-    first = checkpoints[inputs[0][0]].tensors[inputs[0][1]]
-    spec = TensorSpec(merged.name, dtype if first.is_floating else first.dtype, first.shape)
-    return Step(spec, inputs, each, numbers, first.is_floating)
+    return Step(spec, inputs, each, numbers, spec.dtype in _OUTPUT_DTYPES)
 
 
-def _check_count(method: Method, tensor: str, count: int, *, has_base: bool) -> None:
-    if method.needs_base and not has_base:
+def _check_count(method: Method, tensor: str, count: int, *, wants_base: bool, has_base: bool) -> None:
+    if wants_base and not has_base:
         raise PlanError(
             f"{method.name} needs the base model's {tensor}, and no base is given for it.",
             hint="Set `base_model`; with `slices`, list it among the `sources` of every slice.",
@@ -105,39 +124,17 @@ def _check_count(method: Method, tensor: str, count: int, *, has_base: bool) -> 
         return
     wanted = "at least" if count < method.min_sources else "at most"
     bound = method.min_sources if count < method.min_sources else method.max_sources
-    besides = " besides the base" if method.needs_base else ""
+    besides = " besides the base" if has_base else ""
     raise PlanError(
         f"{method.name} takes {wanted} {bound} model{'' if bound == 1 else 's'}{besides}, and {tensor} has {count}.",
-        hint="A `base_model` that is not listed counts as one more model." if not method.needs_base else None,
+        hint=None if has_base else "A `base_model` that is not listed counts as one more model.",
     )
-
-
-def _names(config: Mapping[str, Any]) -> tuple[str, ...]:
-    entries = [*(config.get("models") or [])]
-    entries += [entry for piece in config.get("slices") or [] for entry in piece["sources"]]
-    names = [entry["model"] for entry in entries]
-    base = config.get("base_model")
-    return tuple(dict.fromkeys(names if base is None else [*names, base]))
 
 
 def _get(checkpoints: Mapping[str, Checkpoint], name: str) -> Checkpoint:
     if name not in checkpoints:
         raise PlanError(f"The merge names the model {name!r}, which is not among its sources.")
     return checkpoints[name]
-
-
-def _tokenizer_source(config: Mapping[str, Any]) -> str | None:
-    wanted = config.get("tokenizer_source")
-    if wanted == "union":
-        raise PlanError(
-            "not built yet: `tokenizer_source: union`, which renumbers the vocabulary of every source.",
-            hint="Name the model whose tokenizer the result should have, or `base`.",
-        )
-    if wanted == "base":
-        wanted = config.get("base_model")
-        if wanted is None:
-            raise PlanError("`tokenizer_source: base` needs a `base_model`, and the merge has none.")
-    return wanted
 
 
 def _dtype(config: Mapping[str, Any], checkpoints: Mapping[str, Checkpoint]) -> str:

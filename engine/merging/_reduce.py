@@ -1,7 +1,7 @@
-"""Sums over whole tensors that do not depend on the number of threads.
+"""Sums over whole tensors that depend neither on the size of the chunks nor on the number of threads.
 
-torch splits one long sum among its threads, so its last bits change with their number. Here every partial sum covers
-a fixed block, in float64, and the blocks are added exactly: a search worker and the export see the same bits.
+Each row is summed by itself in float32 and the rows are added exactly, so a search worker and the export see the same
+bits however they share out the work.
 """
 
 from __future__ import annotations
@@ -10,33 +10,56 @@ import math
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Sequence
 
     from torch import Tensor
 
-_CHUNK = 1 << 20  # elements converted to float64 at a time: 8 MB
-_BLOCK = 1 << 12  # elements of one partial sum: below the size from which torch shares a sum among threads
+    from engine.merging._chunks import Chunk, Chunks
 
 
-def l1_norm(values: Tensor) -> float:
-    """Sum the magnitudes of a float32 tensor of any shape."""
-    import torch
-
-    return _total(chunk.double().abs() for chunk in torch.split(values.reshape(-1), _CHUNK))
-
-
-def dot(first: Tensor, second: Tensor) -> float:
-    """Compute the inner product of two float32 tensors of equal shape."""
-    import torch
-
-    pairs = zip(torch.split(first.reshape(-1), _CHUNK), torch.split(second.reshape(-1), _CHUNK), strict=True)
-    return _total(ours.double() * theirs.double() for ours, theirs in pairs)
+def totals(chunks: Chunks, values: Callable[[Chunk], Sequence[Tensor]]) -> list[float]:
+    """Sum each of the [rows, columns] tensors that `values` makes of a chunk over all chunks."""
+    found = chunks.map(lambda chunk: [row_sums(tensor) for tensor in values(chunk)])
+    return [math.fsum(number for rows in parts for number in rows) for parts in zip(*found, strict=True)]
 
 
-def _total(chunks: Iterable[Tensor]) -> float:
-    sums: list[float] = []
-    for chunk in chunks:
-        whole = chunk.numel() // _BLOCK * _BLOCK
-        sums += chunk[:whole].view(-1, _BLOCK).sum(dim=1).tolist()
-        sums.append(float(chunk[whole:].sum()))
-    return math.fsum(sums)
+def row_sums(tensor: Tensor) -> list[float]:
+    """Sum each row of a float32 matrix."""
+    sums: list[float] = tensor.sum(dim=1).tolist()
+    return sums
+
+
+def gram(chunks: Chunks, vectors: Callable[[Chunk], Sequence[Tensor]]) -> list[list[float]]:
+    """Compute the inner products of the vectors that `vectors` makes of a chunk: a symmetric matrix."""
+
+    def products(chunk: Chunk) -> list[Tensor]:
+        found = vectors(chunk)
+        return [first * second for place, first in enumerate(found) for second in found[place:]]
+
+    sums = totals(chunks, products)
+    count = (math.isqrt(8 * len(sums) + 1) - 1) // 2
+    upper = iter(sums)
+    matrix = [[0.0] * count for _ in range(count)]
+    for first in range(count):
+        for second in range(first, count):
+            matrix[first][second] = matrix[second][first] = next(upper)
+    return matrix
+
+
+def cosine(dot: float, first: float, second: float, *, epsilon: float = 0.0) -> float:
+    """Give the cosine of the angle between two vectors from their inner product and squared norms.
+
+    A norm of at most `epsilon` is taken for 1.
+    """
+    norms = [math.sqrt(squared) for squared in (first, second)]
+    scale = math.prod(norm if norm > epsilon else 1.0 for norm in norms)
+    return max(-1.0, min(1.0, dot / scale))
+
+
+def weighted_sum(tensors: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    """Sum `weight * tensor` into the first tensor's memory; the others are written over as well."""
+    first, *others = tensors
+    total = first.mul_(weights[0])
+    for tensor, weight in zip(others, weights[1:], strict=True):
+        total.add_(tensor.mul_(weight))
+    return total

@@ -13,7 +13,10 @@ if TYPE_CHECKING:
 
     from engine.merging._method import Parameter
 
-_WORDS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+_SWITCHES = {
+    **dict.fromkeys(("true", "yes", "on", "t", "y", "1", "1.0"), True),
+    **dict.fromkeys(("false", "no", "off", "f", "n", "0", "0.0"), False),
+}
 
 
 def resolve(
@@ -84,18 +87,20 @@ def _along(setting: Sequence[object], parameter: Parameter, t: float) -> float:
         return values[before]
     after = min(len(values) - 1, before + 1)
     share = place - before
-    return (1 - share) * values[before] + share * values[after]
+    return _number((1 - share) * values[before] + share * values[after], parameter)
 
 
 def _number(value: object, parameter: Parameter) -> float:
     if parameter.kind is bool:
         word = str(value).lower()
-        if word not in _WORDS:
+        if word not in _SWITCHES:
             raise TypeError(f"{value!r} is neither true nor false")
-        return _WORDS[word]
+        return _SWITCHES[word]
     if not isinstance(value, (int, float, str)):
         raise TypeError(f"{value!r} is no number")
     number = float(value)  # YAML 1.1 reads 1e-3 as a string
     if not math.isfinite(number):
         raise ValueError(f"{value!r} is no finite number")
-    return number
+    if parameter.kind is int and not number.is_integer():
+        raise ValueError(f"{value!r} is no whole number")
+    return int(number) if parameter.kind is int else number

@@ -3,88 +3,143 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from engine.merging._reduce import l1_norm
+from engine.merging._consensus import task_vectors
+from engine.merging._reduce import totals
+from engine.merging._select import keep, largest
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
 
+    from engine.merging._chunks import Chunk, Chunks
+    from engine.merging._consensus import Vectors
+    from engine.merging._select import Cut
+
+    Thin = Callable[[int, Tensor, int], Tensor]
+    """Drops elements of a task vector in a chunk: (the source's position, the vector, the chunk's start)."""
+    Draw = Callable[[int, Tensor, int], Tensor]
+    """Gives a mask for a task vector in a chunk; the arguments are those of `Thin`."""
+
 _EPSILON = 1e-7  # mergekit's: a vector smaller than this is not scaled up
-_LOW_BITS = 16
-_LANES = 1 << 32
+_LANES = 1 << 16
+_REMEMBERED = 1 << 31  # bits of masks: 256 MB
+_LANES_A_COUNT = 16  # a step of the generator's counter gives four 64-bit words
 
 
-def keep_largest(delta: Tensor, density: float, *, rescale: bool) -> Tensor:
-    """Keep the `density` share of largest magnitude, at least one element, and set the rest to zero.
+def keep_largest(chunks: Chunks, densities: Sequence[float], *, rescale: bool) -> Vectors:
+    """Keep of each task vector the share of largest magnitude, at least one element, and set the rest to zero.
 
     Where magnitudes are equal at the threshold the first in memory are kept; mergekit keeps whichever its unstable
-    sort puts first. With `rescale` the result has the L1 norm of `delta`.
+    sort puts first. With `rescale` a vector keeps its L1 norm.
     """
-    if density >= 1:
-        return delta
-    if density <= 0 or delta.numel() == 0:
-        return delta * 0
-    return _masked(delta, _largest(delta, max(1, int(density * delta.numel()))), rescale=rescale)
+    cuts = magnitude_cuts(chunks, densities)
+
+    def thin(position: int, delta: Tensor, start: int) -> Tensor:
+        if densities[position] <= 0:
+            return delta.zero_()
+        return keep(delta, cuts[position], start) if position in cuts else delta
+
+    return sparse(chunks, thin, rescale=rescale)
 
 
-def keep_random(delta: Tensor, density: float, key: str, *, rescale: bool) -> Tensor:
-    """Keep each element with probability `density`, drawn by `random_mask`, and set the rest to zero.
+def keep_random(chunks: Chunks, densities: Sequence[float], key: str, *, rescale: bool) -> Vectors:
+    """Keep each element of a task vector with probability `density`, drawn by `random_mask`, and zero the rest.
 
-    With `rescale` the result has the L1 norm of `delta`, as in mergekit (the DARE paper divides by the density, which
-    is the same in expectation).
+    With `rescale` a vector keeps its L1 norm, as in mergekit (the DARE paper divides by the density, which is the same
+    in expectation).
     """
-    if density >= 1:
-        return delta
-    return _masked(delta, random_mask(delta, density, key), rescale=rescale)
+
+    def draw(position: int, delta: Tensor, start: int) -> Tensor:
+        return random_mask(delta, densities[position], f"{key}/{position}", start)
+
+    thinned = sum(density < 1 for density in densities)
+    masks = remembered(chunks, draw, thinned) if rescale and thinned else draw
+
+    def thin(position: int, delta: Tensor, start: int) -> Tensor:
+        return delta if densities[position] >= 1 else delta.mul_(masks(position, delta, start))
+
+    return sparse(chunks, thin, rescale=rescale and bool(thinned))
 
 
-def random_mask(like: Tensor, density: float, key: str) -> Tensor:
-    """Draw a boolean mask of `like`'s shape and device that depends on nothing but `key`, `density` and the position.
+def magnitude_cuts(chunks: Chunks, shares: Sequence[float]) -> dict[int, Cut]:
+    """Find where the `shares` of largest magnitude of the task vectors end, for those between none and all."""
+    counts = {place: max(1, int(share * chunks.numel)) for place, share in enumerate(shares) if 0 < share < 1}
 
-    Element i reads the i-th 32-bit half of the Philox stream keyed by sha256 of `key` (a counter-based generator,
-    https://doi.org/10.1145/2063384.2063405; numpy keeps its raw stream stable).
+    def magnitudes(chunk: Chunk) -> list[Tensor]:
+        vectors = task_vectors(chunk)
+        return [vectors[place].abs_() for place in counts]
+
+    return dict(zip(counts, largest(chunks, magnitudes, list(counts.values())), strict=True))
+
+
+def sparse(chunks: Chunks, thin: Thin, *, rescale: bool) -> Vectors:
+    """Apply `thin` to every task vector; with `rescale`, scale each to the L1 norm that it had before."""
+
+    def thinned(chunk: Chunk) -> list[Tensor]:
+        return [thin(position, delta, chunk.start) for position, delta in enumerate(task_vectors(chunk))]
+
+    if not rescale:
+        return thinned
+
+    def norms(chunk: Chunk) -> list[Tensor]:
+        deltas = task_vectors(chunk)
+        before = [delta.abs() for delta in deltas]
+        return before + [thin(position, delta, chunk.start).abs_() for position, delta in enumerate(deltas)]
+
+    found = totals(chunks, norms)
+    pairs = zip(found[: len(found) // 2], found[len(found) // 2 :], strict=True)
+    factors = [1.0 if min(before, after) < _EPSILON else before / after for before, after in pairs]
+    return lambda chunk: [vector.mul_(factor) for vector, factor in zip(thinned(chunk), factors, strict=True)]
+
+
+def remembered(chunks: Chunks, draw: Draw, count: int) -> Draw:
+    """Keep the masks of `count` task vectors, at one bit an element: the norms are taken of what a kernel needs again.
+
+    Beyond 256 MB they are drawn again instead, which gives the same bits.
     """
     import numpy as np
     import torch
 
-    seed = int.from_bytes(hashlib.sha256(key.encode()).digest()[:16], "little")
-    words = np.random.Philox(key=seed).random_raw((like.numel() + 1) // 2).astype("<u8", copy=False)
-    lanes = words.view("<u4")[: like.numel()]
-    threshold = min(max(round(density * _LANES), 0), _LANES - 1)
-    return torch.from_numpy(lanes < np.uint32(threshold)).reshape(like.shape).to(like.device)
+    if chunks.numel * count > _REMEMBERED:
+        return draw
+    packed: dict[tuple[int, int], NDArray[np.uint8]] = {}
+
+    def recall(position: int, delta: Tensor, start: int) -> Tensor:
+        place = (position, start)
+        if place not in packed:
+            mask = draw(position, delta, start)
+            packed[place] = np.packbits(mask.to(torch.uint8).cpu().numpy())
+            return mask
+        bits = np.unpackbits(packed[place], count=delta.numel())
+        return torch.from_numpy(bits).to(delta.device).to(torch.float32).reshape(delta.shape)
+
+    return recall
 
 
-def _masked(delta: Tensor, mask: Tensor, *, rescale: bool) -> Tensor:
-    kept = delta * mask
-    if not rescale:
-        return kept
-    before, after = l1_norm(delta), l1_norm(kept)
-    return kept if before < _EPSILON or after < _EPSILON else kept * (before / after)
+def random_mask(like: Tensor, density: float, key: str, start: int = 0) -> Tensor:
+    """Draw 1 with probability `density` and else 0, as float32 of `like`'s shape and device.
 
-
-def _largest(delta: Tensor, count: int) -> Tensor:
-    """Mark exactly `count` elements of largest magnitude.
-
-    The bits of a non-negative float32 sort as an integer, so two histograms, of the upper and of the lower half of
-    the bits, find the exact threshold without sorting.
+    Element i of a tensor reads the i-th 16-bit lane of the Philox stream keyed by sha256 of `key`, so a draw depends on
+    nothing but the key, the density and the place of the element; `start` is the place of `like`'s first element.
+    (A counter-based generator, https://doi.org/10.1145/2063384.2063405; numpy keeps its raw stream stable.)
     """
     import torch
 
-    bits = delta.abs().reshape(-1).view(torch.int32)
-    upper, above = _bucket(bits >> _LOW_BITS, count)
-    inside = bits[(bits >> _LOW_BITS) == upper] & ((1 << _LOW_BITS) - 1)
-    lower, above_inside = _bucket(inside, count - above)
-    threshold = (upper << _LOW_BITS) | lower
-    mask = bits > threshold
-    ties = (bits == threshold).nonzero().reshape(-1)
-    mask[ties[: count - above - above_inside]] = True
-    return mask.reshape(delta.shape)
+    threshold = min(max(round(density * _LANES), 0), _LANES) - _LANES // 2
+    return random_lanes(like, key, start).to(torch.float32).lt_(threshold)
 
 
-def _bucket(values: Tensor, count: int) -> tuple[int, int]:
-    """Find the value at which the `count` largest of `values` end, and how many are larger than it."""
-    larger_or_equal = values.bincount(minlength=1).flip(0).cumsum(0)
-    place = int((larger_or_equal < count).sum())
-    above = int(larger_or_equal[place - 1]) if place else 0
-    return larger_or_equal.numel() - 1 - place, above
+def random_lanes(like: Tensor, key: str, start: int) -> Tensor:
+    """Draw an int16, any value as likely as another, for each element of `like`; see `random_mask`."""
+    import numpy as np
+    import torch
+
+    seed = int.from_bytes(hashlib.sha256(key.encode()).digest()[:16], "little")
+    count, skipped = divmod(start, _LANES_A_COUNT)
+    words = -(-(skipped + like.numel()) // 4)
+    lanes = np.random.Philox(key=seed, counter=count).random_raw(words).astype("<u8", copy=False).view("<i2")
+    return torch.from_numpy(lanes[skipped : skipped + like.numel()]).reshape(like.shape).to(like.device)

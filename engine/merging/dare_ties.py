@@ -4,31 +4,25 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from engine.merging._consensus import add_elected, sparse_parameters
+from engine.merging._consensus import elected, numbers, sparse_parameters
 from engine.merging._method import Method
 from engine.merging._sparsify import keep_random
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from torch import Tensor
+    from engine.merging._chunks import Chunks
+    from engine.merging._method import Kernel
 
 
-def merge(
-    sources: Sequence[Tensor], each: Sequence[Mapping[str, float]], shared: Mapping[str, float], key: str
-) -> Tensor:
+def merge(chunks: Chunks, each: Sequence[Mapping[str, float]], shared: Mapping[str, float], key: str) -> Kernel:
     """Keep each element with probability `density`, rescale to the L1 norm before, then elect signs as `ties` does.
 
-    The draw depends on the seed, the tensor's name and the source's position alone, and not on chunks, workers or
-    other tensors. mergekit draws from one stream, so its result depends on the order of everything before.
+    The draw depends on the seed, the tensor's name, the source's position and the place of the element alone. mergekit
+    draws from one stream, so its result depends on the order of everything before.
     """
-    base, *others = sources
-    rescale = bool(shared["rescale"])
-    deltas = (
-        keep_random(source - base, numbers["density"], f"{key}/{position}", rescale=rescale)
-        for position, (source, numbers) in enumerate(zip(others, each, strict=True))
-    )
-    return add_elected(base, deltas, [numbers["weight"] for numbers in each], shared)
+    thinned = keep_random(chunks, numbers(each, "density"), key, rescale=bool(shared["rescale"]))
+    return elected(thinned, numbers(each, "weight"), shared)
 
 
 METHOD = Method(

@@ -9,15 +9,15 @@ from engine.merging._method import Method, Parameter
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from torch import Tensor
+    from engine.merging._chunks import Chunks
+    from engine.merging._method import Kernel
 
 
-def merge(
-    sources: Sequence[Tensor], each: Sequence[Mapping[str, float]], shared: Mapping[str, float], key: str
-) -> Tensor:
+def merge(chunks: Chunks, each: Sequence[Mapping[str, float]], shared: Mapping[str, float], key: str) -> Kernel:
     """Give `scale * source`."""
-    del shared, key
-    return sources[0] * each[0]["scale"]
+    del chunks, shared, key
+    scale = each[0]["scale"]
+    return lambda chunk: chunk.tensors[0] if scale == 1 else chunk.tensors[0].mul_(scale)
 
 
 METHOD = Method(

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from engine.merging._consensus import add_sum, parameters
+from engine.merging._consensus import numbers, parameters, summed, task_vectors
 from engine.merging._method import Method
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from torch import Tensor
+    from engine.merging._chunks import Chunks
+    from engine.merging._method import Kernel
 
 
-def merge(
-    sources: Sequence[Tensor], each: Sequence[Mapping[str, float]], shared: Mapping[str, float], key: str
-) -> Tensor:
+def merge(chunks: Chunks, each: Sequence[Mapping[str, float]], shared: Mapping[str, float], key: str) -> Kernel:
     """Add `lambda * sum(weight * (source - base))` to the base. Differences are not rounded; mergekit rounds them."""
-    del key
-    base, *others = sources
-    return add_sum(base, (source - base for source in others), [numbers["weight"] for numbers in each], shared)
+    del chunks, key
+    return summed(task_vectors, numbers(each, "weight"), shared)
 
 
 METHOD = Method(

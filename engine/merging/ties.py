@@ -4,32 +4,26 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from engine.merging._consensus import add_elected, sparse_parameters
+from engine.merging._consensus import elected, numbers, sparse_parameters
 from engine.merging._method import Method
 from engine.merging._sparsify import keep_largest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from torch import Tensor
+    from engine.merging._chunks import Chunks
+    from engine.merging._method import Kernel
 
 
-def merge(
-    sources: Sequence[Tensor], each: Sequence[Mapping[str, float]], shared: Mapping[str, float], key: str
-) -> Tensor:
+def merge(chunks: Chunks, each: Sequence[Mapping[str, float]], shared: Mapping[str, float], key: str) -> Kernel:
     """Trim to `density`, elect the sign of the weighted sum, add the mean of the agreeing vectors times `lambda`.
 
     Equal magnitudes at the trimming threshold are kept in the order of memory, and differences from the base are not
     rounded; mergekit differs in both.
     """
     del key
-    base, *others = sources
-    rescale = bool(shared["rescale"])
-    deltas = [
-        keep_largest(source - base, numbers["density"], rescale=rescale)
-        for source, numbers in zip(others, each, strict=True)
-    ]
-    return add_elected(base, deltas, [numbers["weight"] for numbers in each], shared)
+    trimmed = keep_largest(chunks, numbers(each, "density"), rescale=bool(shared["rescale"]))
+    return elected(trimmed, numbers(each, "weight"), shared)
 
 
 METHOD = Method(

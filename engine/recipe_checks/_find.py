@@ -47,6 +47,12 @@ def walk(data: object) -> Iterator[tuple[Path, Any]]:
             yield (step, *path), found
 
 
+def merges(data: object) -> Iterator[tuple[Path, Any]]:
+    """Give every merge of a recipe and its path: those of `merges`, then `merge`."""
+    yield from find(data, "merges", "{}")
+    yield from find(data, "merge")
+
+
 def nearest(word: str, known: Iterable[str], otherwise: str) -> str:
     """Suggest what a misspelt word may mean, or say something else."""
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.65)

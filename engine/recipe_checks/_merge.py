@@ -2,110 +2,112 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from engine.recipe_checks._find import Finding, find, nearest, walk
+from engine.recipe_checks._find import Finding, find, label, merges, nearest, walk
+from engine.recipe_checks._methods import methods, taken_by
+from engine.recipe_checks._unread import unread
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from engine.yaml_source import Path, Source
 
-# What mergekit 0.1.5's methods take, for those that have no kernel of ours.
-_SPARSE = ("weight", "density", "normalize", "rescale", "lambda", "int8_mask")
-_MERGEKIT_PARAMETERS: dict[str, tuple[str, ...]] = {
-    "arcee_fusion": (),
-    "breadcrumbs": (*_SPARSE, "gamma"),
-    "breadcrumbs_ties": (*_SPARSE, "gamma"),
-    "della": (*_SPARSE, "epsilon"),
-    "della_linear": (*_SPARSE, "epsilon"),
-    "karcher": ("max_iter", "tol"),
-    "model_stock": ("filter_wise",),
-    "multislerp": ("weight", "normalize_weights", "eps"),
-    "nearswap": ("t",),
-    "nuslerp": ("weight", "nuslerp_row_wise", "nuslerp_flatten"),
-    "ram": ("epsilon",),
-    "ramplus_tl": ("r", "alpha", "epsilon"),
-    "sce": ("select_topk", "int8_mask"),
-}
-_PLACES = (
-    ("merge",),
-    ("merge", "models", "*"),
-    ("merge", "slices", "*"),
-    ("merge", "slices", "*", "sources", "*"),
-    ("merge", "modules", "*"),
-    ("merge", "modules", "*", "models", "*"),
-    ("merge", "modules", "*", "slices", "*"),
-    ("merge", "modules", "*", "slices", "*", "sources", "*"),
-)
+_MOST_MERGES = 64  # each may be made of the one before it, and plans follow such a chain to its end
 _INPUTS = ("models", "slices", "modules")
+_ENTRIES = (
+    ("models",),
+    ("slices", "*", "sources"),
+    ("modules", "*", "models"),
+    ("modules", "*", "slices", "*", "sources"),
+)
 
 
 def check_merge(source: Source) -> Iterator[Finding]:
-    """Find methods and parameters that do not exist, and ranges and searches that lack each other."""
-    for path, method in find(source.data, "merge", "merge_method"):
-        if isinstance(method, str) and method not in _methods():
-            hint = nearest(method, _methods(), f"Methods: {', '.join(_methods())}.")
-            yield Finding(path, f"there is no merge method `{method}`", hint)
-    yield from unknown_parameters(source)
-    yield from _inputs(source)
+    """Find methods and parameters that do not exist, what is missing or repeated, and ranges without a search."""
+    for path, config in merges(source.data):
+        if isinstance(config, dict):
+            yield from _method(path, config)
+            yield from unread(path, config)
+            yield from _inputs(path, config)
+            yield from _repeated(path, config, source)
+    yield from _several(source)
     yield from _ranges(source)
 
 
-def unknown_parameters(source: Source) -> Iterator[Finding]:
-    """Find parameters that the method of the merge does not take."""
-    for _, method in find(source.data, "merge", "merge_method"):
-        taken = parameters_of(method) if isinstance(method, str) else None
-        if taken is None:
-            continue
-        for place in _PLACES:
-            for path, _ in find(source.data, *place, "parameters", "{}"):
-                if path[-1] not in taken:
-                    listed = f"It takes {', '.join(taken)}." if taken else "It takes none."
-                    hint = nearest(str(path[-1]), taken, listed)
-                    yield Finding(path, f"`{method}` takes no parameter `{path[-1]}`", hint, at_key=True)
+def _several(source: Source) -> Iterator[Finding]:
+    count = len(list(find(source.data, "merges", "{}")))
+    if count and "merge" not in (*source.data, *source.unreadable):
+        message = "`merges` are made for `merge`, and the recipe has none"
+        yield Finding(("merges",), message, "Call the one that is the result `merge`.", at_key=True)
+    if count > _MOST_MERGES:
+        message = f"`merges` holds more than {_MOST_MERGES} merges"
+        yield Finding(("merges",), message, "Name the results of other recipes by their folders.", at_key=True)
 
 
-def parameters_of(method: str) -> tuple[str, ...] | None:
-    """Name the parameters of a merge method; None for a method that does not exist."""
-    from engine import merging
-
-    if method in merging.names():
-        return tuple(parameter.name for parameter in merging.load(method).parameters)
-    return _MERGEKIT_PARAMETERS.get(method)
-
-
-def _methods() -> tuple[str, ...]:
-    from engine import merging
-
-    return tuple(sorted((*merging.names(), *merging.MERGEKIT_METHODS)))
+def _method(path: Path, config: dict[str, Any]) -> Iterator[Finding]:
+    method = config.get("merge_method")
+    if not isinstance(method, str):
+        return
+    place = (*path, "merge_method")
+    taken = taken_by(method)
+    if taken is None:
+        hint = nearest(method, methods(), f"Methods: {', '.join(methods())}.")
+        yield Finding(place, f"there is no merge method `{method}`", hint)
+    elif taken.needs_base and not any(_bases(config)):
+        yield Finding(place, f"`{method}` needs a `base_model`", "Add `base_model: …`: the model that it starts from.")
 
 
-def _inputs(source: Source) -> Iterator[Finding]:
-    for path, section in find(source.data, "merge"):
-        if not isinstance(section, dict):
-            continue
-        given = [key for key in _INPUTS if key in section]
-        misspelt = [key for key in section if key not in _INPUTS and "Did" in nearest(str(key), _INPUTS, "")]
-        if not given and not misspelt:
-            yield Finding(path, "`merge` lacks `models` (or `slices`)", "List the models to merge.", at_key=True)
-        for key in given[1:]:
-            message = f"`{key}` does not go together with `{given[0]}`"
-            yield Finding((*path, key), message, "Keep one of the two.", at_key=True)
-        if "tokenizer" in section and "tokenizer_source" in section:
-            message = "`tokenizer` does not go together with `tokenizer_source`"
-            yield Finding((*path, "tokenizer"), message, "Keep one of the two.", at_key=True)
+def _bases(config: dict[str, Any]) -> Iterator[bool]:
+    """Tell of the merge, and of each slice with a base of its own, whether there is a base."""
+    yield config.get("base_model") is not None
+    for pattern in (("slices", "*"), ("modules", "*", "slices", "*")):
+        for _, piece in find(config, *pattern):
+            yield isinstance(piece, dict) and piece.get("base_model") is not None
+
+
+def _inputs(path: Path, config: dict[str, Any]) -> Iterator[Finding]:
+    given = [key for key in _INPUTS if config.get(key) is not None]
+    misspelt = [key for key in config if key not in _INPUTS and "Did" in nearest(str(key), _INPUTS, "")]
+    if not given and not misspelt:
+        yield Finding(path, f"{label(path)} lacks `models` (or `slices`)", "List the models to merge.", at_key=True)
+    pairs = [(given[0], key) for key in given[1:]]
+    if config.get("tokenizer") is not None and config.get("tokenizer_source") is not None:
+        pairs.append(("tokenizer_source", "tokenizer"))
+    for first, second in pairs:
+        message = f"`{second}` does not go together with `{first}`"
+        yield Finding((*path, second), message, "Keep one of the two.", at_key=True)
+    for inner, module in find(config, "modules", "{}"):
+        keys = [key for key in ("models", "slices") if isinstance(module, dict) and module.get(key) is not None]
+        if isinstance(module, dict) and len(keys) != 1:
+            message = f"{label(inner)} wants either `models` or `slices`"
+            yield Finding((*path, *inner), message, "Keep one of the two." if keys else "List the models to merge.")
+
+
+def _repeated(path: Path, config: dict[str, Any], source: Source) -> Iterator[Finding]:
+    """Find models that stand twice among those of one merge or one slice, which no method takes."""
+    for pattern in _ENTRIES:
+        for inner, listed in find(config, *pattern):
+            seen: dict[str, Path] = {}
+            for index, entry in enumerate(listed if isinstance(listed, list) else ()):
+                model = entry.get("model") if isinstance(entry, dict) else None
+                here = (*path, *inner, index, "model")
+                first = seen.setdefault(repr(model), here)
+                if model is not None and first != here:
+                    place = source.values.get(first)
+                    message = f"the model {model!r} stands here already" + (f" (line {place.line})" if place else "")
+                    yield Finding(here, message, "Name each model once and add its weights up.")
 
 
 def _ranges(source: Source) -> Iterator[Finding]:
     sections = source.data if isinstance(source.data, dict) else {}
     if {"merge", "search"} & set(source.unreadable):
         return
-    ranges = {
-        ("merge", *path): value
-        for path, value in walk(sections.get("merge"))
-        if isinstance(value, dict) and ("low" in value or "high" in value)
-    }
+    ranges = {("merge", *path): value for path, value in walk(sections.get("merge")) if _is_range(value)}
+    for path, value in walk(sections.get("merges")):
+        if _is_range(value):
+            message = "a range belongs to `merge`: the search fills no other merge"
+            yield Finding(("merges", *path), message, "Write a number.")
     has_search = sections.get("search") is not None
     if ranges and not has_search:
         message = "this range needs a `search`, and the recipe has none"
@@ -118,6 +120,10 @@ def _ranges(source: Source) -> Iterator[Finding]:
         yield Finding(("search",), message, "Write {low: …, high: …} for a number of `merge`.", at_key=True)
     for path, value in ranges.items():
         yield from _division(path, value.get("by"))
+
+
+def _is_range(value: object) -> bool:
+    return isinstance(value, dict) and ("low" in value or "high" in value)
 
 
 def _division(path: Path, by: object) -> Iterator[Finding]:

@@ -1,8 +1,11 @@
-"""A plain mergekit configuration, read as the `merge` of a recipe: what mergekit ignores is a warning here."""
+"""A plain mergekit configuration, read as the `merge` of a recipe: what mergekit ignores is a warning here.
+
+A file of several documents, which mergekit-multi runs, becomes `merges` and `merge`: the document without a name is the
+result, or else the last one that no other uses.
+"""
 
 from __future__ import annotations
 
-import copy
 import re
 from dataclasses import replace
 from pathlib import Path as FilePath
@@ -10,104 +13,157 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ValidationError
 
-from engine.recipe_checks._find import find
-from engine.recipe_checks._merge import unknown_parameters
+from engine.recipe_checks._find import merges
+from engine.recipe_checks._mergekit_values import in_our_terms, model_names
 from engine.recipe_checks._prose import unknown_keys
-from engine.references import parse_reference
+from engine.recipe_checks._unread import TOLERATED, unread
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
     from engine.errors import Problem
+    from engine.recipe_checks._find import Finding
+    from engine.yaml_nodes import Place
     from engine.yaml_source import Path, Source
 
-_ONLY_IN_RECIPES = ("seed", "pretrain", "sft", "merge", "search", "evaluate", "publish")
-_TOLERATED = "int8_mask"  # a switch of old configurations, which only ever saved memory
-_REFERENCES = (
-    ("base_model",),
-    ("models", "*", "model"),
-    ("slices", "*", "base_model"),
-    ("slices", "*", "sources", "*", "model"),
-    ("modules", "*", "models", "*", "model"),
-    ("modules", "*", "slices", "*", "base_model"),
-    ("modules", "*", "slices", "*", "sources", "*", "model"),
-    ("tokenizer_source",),
-    ("tokenizer", "source"),
-)
+_ONLY_IN_RECIPES = ("seed", "pretrain", "sft", "merges", "merge", "search", "evaluate", "publish")
+_WORDS = ("base", "union")
+# What mergekit's own models know and nothing of mergekit reads.
+_READ_BY_NOTHING = ("residual_weight",)
 
 
-def wrap_mergekit(source: Source, merge: type[BaseModel]) -> tuple[Source, tuple[Problem, ...]]:
-    """Make a recipe of a plain mergekit configuration: its name is the file's, `merge` (the model) its only section.
+def wrap_mergekit(source: Source, merge: type[BaseModel]) -> Source:
+    """Make a recipe of a plain mergekit configuration: its name is the file's, `merge` (the model) its section.
 
     Returns:
-        The recipe's source, without the keys that mergekit would ignore, and a warning for each of these.
+        The recipe's source, without the keys that mergekit would ignore, and with a warning for each of these.
     """
-    config = copy.deepcopy(source.data)
+    documents, problems = _merges_of(source)
+    given = [_name(one) for one in documents]
+    stem = _safe(FilePath(source.file).stem) or "merge"
+    names = _section_names([name for name in given if name is not None], taken=(stem, *_WORDS))
+    read = [in_our_terms(one, names if source.others else None) for one in documents]
+    last = _result(read, given, names)
+    places: list[tuple[Path, Source]] = []
+    for index, (one, name) in enumerate(zip(read, given, strict=True)):
+        if source.others:
+            one.data.pop("name", None)
+        places.append((("merge",) if index == last else ("merges", names[str(name)]), one))
+    return _without_unread(_joined(replace(source, problems=tuple(problems)), stem, places), merge)
+
+
+def _merges_of(source: Source) -> tuple[list[Source], list[Problem]]:
+    """Give the documents that are merges, without the keys that belong to a recipe, and what else is wrong."""
+    found: list[Source] = []
+    problems: list[Problem] = []
+    seen: dict[str | None, Source] = {}
+    for one in (source, *source.others):
+        first = seen.setdefault(_name(one), one) if one.is_mergekit else None
+        if first is one:
+            misplaced = [key for key in _ONLY_IN_RECIPES if key in one.data]
+            problems += [_misplaced(one, key) for key in misplaced]
+            found.append(replace(one, data={key: value for key, value in one.data.items() if key not in misplaced}))
+            continue
+        problems += one.problems
+        if first is not None:
+            problems.append(_same_name(first, one))
+        elif one.data is not None and not one.unreadable:
+            hint = "Each document of a mergekit file is a merge."
+            problems.append(one.problem((), "this document lacks `merge_method`", hint=hint))
+    return found, problems
+
+
+def _misplaced(document: Source, key: str) -> Problem:
+    message = f"`{key}` belongs to a recipe, and a top-level `merge_method` makes this a mergekit configuration"
+    hint = "Put the mergekit configuration under `merge:` and add a `name:`."
+    return document.problem((key,), message, hint=hint, at_key=True)
+
+
+def _name(document: Source) -> str | None:
+    name = document.data.get("name")
+    return None if name is None or isinstance(name, dict | list) else str(name)
+
+
+def _same_name(first: Source, second: Source) -> Problem:
+    name = _name(second)
+    if name is None:
+        message = f"this document has no `name`, and the one in line {first.start} has none either"
+        return second.problem((), message, hint="Only the result may have none.")
+    message = f"the document in line {first.start} is named `{name}` already"
+    return second.problem(("name",), message, hint="Give one of them another name.")
+
+
+def _section_names(names: Sequence[str], *, taken: Sequence[str]) -> dict[str, str]:
+    """Give each name a key that the section `merges` may have."""
+    found: dict[str, str] = {}
+    for name in names:
+        key = _safe(name) or "merge"
+        while key in (*taken, *found.values()):
+            key += "-merge"
+        found[name] = key
+    return found
+
+
+def _safe(text: str) -> str:
+    return re.sub("[^A-Za-z0-9._-]+", "-", text).strip("-._")[:80]
+
+
+def _result(read: Sequence[Source], names: Sequence[str | None], sections: Mapping[str, str]) -> int:
+    """Tell which document is the result."""
+    used = {name for one in read for name in model_names(one.data)}
+    unused = [index for index, name in enumerate(names) if name is None or sections[name] not in used]
+    if None in names:
+        return names.index(None)
+    return (unused or range(len(names)))[-1]
+
+
+def _joined(source: Source, name: str, places: Sequence[tuple[Path, Source]]) -> Source:
+    """Put the documents into one recipe, each at its path."""
+    data: dict[str, Any] = {"name": name}
+    keys: dict[Path, Place] = {}
+    values: dict[Path, Place] = {}
+    warnings: list[Problem] = []
     problems = list(source.problems)
-    for key in _ONLY_IN_RECIPES:
-        if key in config:
-            del config[key]
-            message = f"`{key}` belongs to a recipe, and a top-level `merge_method` makes this a mergekit configuration"
-            hint = "Put the mergekit configuration under `merge:` and add a `name:`."
-            problems.append(source.problem((key,), message, hint=hint, at_key=True))
-    for pattern in _REFERENCES:
-        for path, value in list(find(config, *pattern)):
-            _put(config, path, _outside(value))
-    wrapped = _nest(replace(source, data=config, problems=tuple(problems)))
-    return _without_unknown(wrapped, merge)
+    for path, one in places:
+        start = one.keys[("merge_method",)]
+        keys |= {path: start} | {(*path, *rest): place for rest, place in one.keys.items()}
+        values |= {path: start} | {(*path, *rest): place for rest, place in one.values.items() if rest}
+        warnings += one.warnings
+        problems += one.problems
+        if len(path) > 1:
+            data.setdefault("merges", {})[path[1]] = one.data
+        else:
+            data["merge"] = one.data
+    joined = replace(source, data=data, keys=keys, values=values, others=())
+    return replace(joined, problems=tuple(problems), warnings=tuple(warnings))
 
 
-def _without_unknown(source: Source, merge: type[BaseModel]) -> tuple[Source, tuple[Problem, ...]]:
-    """Take out, with a warning each, the keys and parameters that nothing reads."""
-    config = source.data["merge"]
-    unread = [(finding.path, finding) for finding in unknown_parameters(source)]
+def _without_unread(source: Source, merge: type[BaseModel]) -> Source:
+    """Take out, with a warning each, the keys and settings that nothing reads."""
+    found = [finding for path, config in merges(source.data) for finding in _unread(path, config, merge)]
+    # From behind: an entry of a list that is taken out moves those after it.
+    for finding in sorted(found, key=lambda one: [str(step).rjust(9) for step in one.path], reverse=True):
+        _remove(source.data, finding.path)
+    told = [
+        source.problem(finding.path, f"{finding.message}: it is ignored", hint=finding.hint, at_key=finding.at_key)
+        for finding in found
+        if finding.path[-1] != TOLERATED
+    ]
+    ordered = sorted((*source.warnings, *told), key=lambda warning: (warning.line, warning.column))
+    return replace(source, warnings=tuple(ordered))
+
+
+def _unread(path: Path, config: Any, merge: type[BaseModel]) -> Iterator[Finding]:  # noqa: ANN401 - plain data
+    yield from unread(path, config)
     try:
         merge.model_validate(config)
     except ValidationError as error:
         for finding in unknown_keys(error, config, merge):
-            message = f"`{finding.path[-1]}` is not a key of a mergekit configuration"
-            unread.append((("merge", *finding.path), replace(finding, message=message)))
-    for path, _ in unread:
-        _remove(source.data, path)
-    warnings = [
-        source.problem(path, f"{finding.message}: it is ignored", hint=finding.hint, at_key=True)
-        for path, finding in unread
-        if path[-1] != _TOLERATED
-    ]
-    return source, tuple(sorted(warnings, key=lambda warning: (warning.line, warning.column)))
-
-
-def _nest(source: Source) -> Source:
-    """Move a source's data under `merge` and name it after its file."""
-    stem = re.sub("[^A-Za-z0-9._-]+", "-", FilePath(source.file).stem).strip("-._")[:96]
-    start = source.keys[("merge_method",)]
-    return replace(
-        source,
-        data={"name": stem or "merge", "merge": source.data},
-        keys={("merge",): start} | {("merge", *path): place for path, place in source.keys.items()},
-        values={("merge",): start} | {("merge", *path): place for path, place in source.values.items() if path},
-    )
-
-
-def _outside(value: object) -> object:
-    """Read a bare name as mergekit does: a folder that is there, or a repository of the Hub without a namespace."""
-    try:
-        reference = parse_reference(value) if isinstance(value, str) else None
-    except ValueError:
-        return value
-    if reference is None or value in {"base", "union"}:
-        return value
-    adapter = reference.adapter
-    parts = [part for part in (replace(reference, adapter=None), adapter) if part]
-    return "+".join(_located(part.name) if part.kind == "section" else str(part) for part in parts)
-
-
-def _located(name: str) -> str:
-    return f"./{name}" if FilePath(name).exists() else f"hf:{name}"
-
-
-def _put(data: Any, path: Path, value: object) -> None:  # noqa: ANN401 - plain data
-    for step in path[:-1]:
-        data = data[step]
-    data[path[-1]] = value
+            key = str(finding.path[-1])
+            known = key in _READ_BY_NOTHING
+            message = f"mergekit never reads `{key}`" if known else f"`{key}` is not a key of a mergekit configuration"
+            hint = "Remove it." if known else finding.hint
+            yield replace(finding, path=(*path, *finding.path), message=message, hint=hint)
 
 
 def _remove(data: Any, path: Path) -> None:  # noqa: ANN401 - plain data
@@ -115,4 +171,7 @@ def _remove(data: Any, path: Path) -> None:  # noqa: ANN401 - plain data
         if isinstance(data, dict) and step not in data:
             return  # it went with the section around it
         data = data[step]
-    data.pop(path[-1], None)
+    if isinstance(data, list):
+        del data[int(path[-1])]
+    else:
+        data.pop(path[-1], None)

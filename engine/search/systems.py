@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from engine import inference
+from engine.checkpoints import write_config
 from engine.exams import Exam
 from engine.executor import Merger
 from evaluators._multiple_choice import mean_logprob, score_items
@@ -43,6 +45,8 @@ class Systems:
         self._sources = sources
         self._seed = seed
         self._dtype = dtype
+        self._written: TemporaryDirectory[str] | None = None
+        self._memory: dict[str, dict[str, Any]] = {}
         self._model: PreTrainedModel | None = None
         self._asked: dict[tuple[Path, bool], inference.TransformersModel] = {}
 
@@ -63,12 +67,12 @@ class Systems:
         Raises:
             PlanError, StageError: The sources do not fit, or the merge is not finite.
         """
-        merger = Merger(config, self._sources, seed=self._seed)
+        merger = Merger(config, self._sources, seed=self._seed, memory=self._memory)
         model = self._live(merger)
         merger.apply(model)
         done, total = 0, sum(len(exam.items) for exam in exams)
         results: list[tuple[ItemResult, ...]] = []
-        folder = self._sources[merger.plan.tokenizer].checkpoint.folder
+        folder = self._tokenizer(merger)
         for exam in exams:
             before = done
 
@@ -85,10 +89,22 @@ class Systems:
         import torch
 
         dtype = getattr(torch, merger.plan.dtype)
-        if self._model is None or self._model.config.num_hidden_layers != merger.plan.config["num_hidden_layers"]:
+        sizes = ("num_hidden_layers", "vocab_size")
+        if self._model is None or any(getattr(self._model.config, key) != merger.plan.config[key] for key in sizes):
             self._model = inference.skeleton(merger.plan.config, dtype)
             self._asked.clear()
         return self._model
+
+    def _tokenizer(self, merger: Merger) -> Path:
+        """Find a folder with the merge's tokenizer: a source's own, or one that is written for this process."""
+        words = merger.plan.vocabulary
+        if not words.added and words.chat_template is None:
+            return self._sources[words.tokenizer].checkpoint.folder
+        if self._written is None:  # the same for every candidate: no range stands in a tokenizer's settings
+            self._written = TemporaryDirectory(prefix="tokenizer-")
+            merger.write_tokenizer(Path(self._written.name))
+            write_config(Path(self._written.name), merger.plan.config)
+        return Path(self._written.name)
 
     def _speaker(self, model: PreTrainedModel, folder: Path, *, chat_template: bool) -> inference.TransformersModel:
         # Kept for all candidates: tokenised items and batches are formed once.

@@ -10,6 +10,9 @@ from typing import Any
 from engine.checkpoints import Source, open_source
 from engine.events import Emit
 
+REFERENCE_KEYS = ("model", "base_model", "tokenizer_source", "source")
+"""The keys of a mergekit configuration whose values, where they are text, name models."""
+
 
 @dataclass(frozen=True)
 class Work:
@@ -32,9 +35,15 @@ class Work:
 def open_sources(work: Work, *, resident: bool = False) -> dict[str, Source]:
     """Open the models of the stage's merge by number, each with its adapter if it has one; no tensor is read."""
     return {
-        name: open_source(work.inputs[name], work.inputs.get(f"{name}+adapter"), resident=resident)
+        name: open_source(model_folder(work.inputs[name]), work.inputs.get(f"{name}+adapter"), resident=resident)
         for name in work.labels
     }
+
+
+def model_folder(output: Path) -> Path:
+    """Give the folder of the checkpoint that a stage has made: a merge keeps it apart, beside its configuration."""
+    inner = output / "model"
+    return inner if inner.is_dir() and not (output / "config.json").is_file() else output
 
 
 def labelled(node: Any, labels: Mapping[str, str], key: str = "") -> Any:  # noqa: ANN401 - any part of a configuration
@@ -43,4 +52,4 @@ def labelled(node: Any, labels: Mapping[str, str], key: str = "") -> Any:  # noq
         return {name: labelled(value, labels, name) for name, value in node.items()}
     if isinstance(node, list | tuple):
         return [labelled(one, labels, key) for one in node]
-    return labels.get(str(node), node) if key in ("model", "base_model", "tokenizer_source") else node
+    return labels.get(str(node), node) if key in REFERENCE_KEYS else node

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from engine.executor import Merger
+from engine.gate import check_merged
 from engine.stages import Work, labelled, open_sources
 
 
@@ -24,4 +25,5 @@ def run(work: Work) -> None:
     model = work.output / "model"
     model.mkdir()
     merger.write(model, work.emit)
+    check_merged(model, merger.specs, work.emit)
     (work.output / "merge.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")

@@ -8,7 +8,9 @@ import torch
 from engine import inference
 from engine.checkpoints import open_source
 from engine.executor import Merger
+from engine.merging._sparsify import random_mask
 from evaluators._types import Request
+from tests.merging import EXAMPLES, count, every_example, merge_whole
 from tests.tiny import tiny_model
 
 pytestmark = [
@@ -40,3 +42,19 @@ def test_a_merge_applied_on_cuda_has_the_exported_bytes(tmp_path):
     merger.apply(live)
     state = live.state_dict()
     assert all(torch.equal(state[name].cpu(), merger.tensor(name)) for name in merger.names)
+
+
+@pytest.mark.parametrize(("name", "number"), every_example())
+def test_every_kernel_on_cuda_agrees_with_the_cpu(name, number):
+    """Sums over rows are added up in another order there, so statistics differ in their last bits."""
+    example, generator = EXAMPLES[name][number], torch.Generator().manual_seed(0)
+    tensors = [torch.randn(300, 257, generator=generator) for _ in range(count(name, example))]
+    on_cpu, on_cuda = (
+        merge_whole(name, tensors, example.each, example.shared, size=4096, device=device) for device in ("cpu", "cuda")
+    )
+    torch.testing.assert_close(on_cuda.cpu(), on_cpu, rtol=1e-5, atol=1e-5)
+
+
+def test_a_draw_is_the_same_on_every_device():
+    like = torch.empty(33, 7)
+    assert random_mask(like.cuda(), 0.4, "0/x/0", 5).cpu().equal(random_mask(like, 0.4, "0/x/0", 5))

@@ -2,56 +2,31 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from engine import merging
 from engine.checkpoints import open_source
 from engine.executor import Merger
-from engine.merging._sparsify import random_mask
+from engine.merging._sparsify import random_lanes
+from tests.merging import assert_same
 from tests.tiny import tiny_adapter, tiny_model
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    import torch
 
 pytestmark = pytest.mark.slow
 
 GRADIENT = [0.0, 0.5, 0.3, 0.7, 1.0]
 
 
-@pytest.fixture(scope="session")
-def mergekit():
-    """Import mergekit once (13 s of CPU) and run its own executor on a configuration."""
-    logging.getLogger("mergekit").setLevel(logging.ERROR)
-    from mergekit.config import MergeConfiguration
-    from mergekit.merge import run_merge
-    from mergekit.options import MergeOptions
-
-    def run(config: dict, folder: Path) -> dict[str, torch.Tensor]:
-        options = MergeOptions(quiet=True, copy_tokenizer=False, write_model_card=False)
-        run_merge(MergeConfiguration.model_validate(config), str(folder), options)
-        return {name: tensor for file in folder.glob("*.safetensors") for name, tensor in load_file(file).items()}
-
-    return run
-
-
 def ours(config: dict, models: list[Path], folder: Path) -> dict[str, torch.Tensor]:
     folder.mkdir()
     Merger(config, {str(model): open_source(model) for model in models}).write(folder)
     return load_file(folder / "model.safetensors")
-
-
-def assert_same(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
-    assert sorted(found) == sorted(expected)
-    for name, tensor in expected.items():
-        scale = float(tensor.abs().max())
-        difference = float((found[name] - tensor).abs().max())
-        assert difference <= 1e-6 * scale, f"{name} differs by {difference} at a scale of {scale}"
 
 
 def configuration(method: str, models: dict[str, Path], per_model: dict, parameters: dict, *, base: bool) -> dict:
@@ -143,11 +118,13 @@ def test_slices_of_a_base_alone_and_of_a_merge_agree_with_mergekit(mergekit, tin
     assert_same(ours(config, list(tiny_models.values()), tmp_path / "ours"), mergekit(config, tmp_path / "theirs"))
 
 
-@pytest.mark.parametrize("method", ["dare_linear", "dare_ties"])
+@pytest.mark.parametrize("method", ["dare_linear", "dare_ties", "della", "della_linear"])
 @pytest.mark.parametrize("rescale", [True, False])
-def test_dare_agrees_with_mergekit_on_our_masks(mergekit, monkeypatch, tiny_models, method, rescale):
-    """mergekit's draw is replaced by ours; all else is its own."""
-    from mergekit import sparsify
+def test_random_methods_agree_with_mergekit_on_our_masks(mergekit, monkeypatch, tiny_models, method, rescale):
+    """mergekit's draw, which is of another generator and depends on all before it, is replaced by ours.
+
+    The probabilities, which DELLA takes from ranks, and all else are its own.
+    """
     from mergekit.merge_methods import merge_tensors
 
     names = ("base", "clinical", "japanese")
@@ -157,11 +134,11 @@ def test_dare_agrees_with_mergekit_on_our_masks(mergekit, monkeypatch, tiny_mode
     for name in merger.names:
         position = iter(range(2))
 
-        def draw(tensor, density, rescale_norm=None, name=name, position=position):
-            mask = random_mask(tensor, density, f"7/{name}/{next(position)}")
-            return sparsify.rescaled_masked_tensor(tensor, mask, rescale_norm)
+        def draw(probabilities, name=name, position=position):
+            lanes = random_lanes(probabilities, f"7/{name}/{next(position)}", 0).float()
+            return (lanes < (probabilities * 65536).round() - 32768).float()
 
-        monkeypatch.setattr(sparsify, "bernoulli", draw)
+        monkeypatch.setattr(torch, "bernoulli", draw)
         expected = merge_tensors(
             [source.read(name) for source in sources.values()],
             method,
@@ -171,6 +148,7 @@ def test_dare_agrees_with_mergekit_on_our_masks(mergekit, monkeypatch, tiny_mode
             | {"density": {"clinical": 0.5, "japanese": 0.8}},
         )
         assert_same({name: merger.tensor(name)}, {name: expected})
+        assert next(position, None) is None, "each source was drawn for once"
 
 
 def test_the_methods_of_mergekit_are_all_known(mergekit):
@@ -181,19 +159,33 @@ def test_the_methods_of_mergekit_are_all_known(mergekit):
     assert not set(merging.names()) & set(merging.MERGEKIT_METHODS)
 
 
-def test_parameters_and_defaults_are_those_of_mergekit(mergekit):
+@pytest.mark.parametrize("name", merging.all_names())
+def test_parameters_and_defaults_are_those_of_mergekit(mergekit, name):
     from mergekit.merge_methods import get
 
-    for name in merging.names():
-        theirs = {spec.name: spec for spec in get(name).spec.parameters}
-        for parameter in merging.load(name).parameters:
-            spec = theirs[parameter.name]
-            assert parameter.required == spec.required
-            assert parameter.per_model == (spec.scope.value != "shared")
-            # mergekit's `scale` defaults to None, which scales by nothing.
-            assert parameter.required or parameter.default == (1.0 if spec.default is None else spec.default)
-        # These have no effect there on a method that drops no elements.
-        assert {p.name for p in merging.load(name).parameters} >= set(theirs) - {"density", "rescale"}
+    theirs = {spec.name: spec for spec in get(name).spec.parameters}
+    for parameter in merging.load(name).parameters:
+        spec = theirs[parameter.name]
+        assert parameter.required == spec.required
+        assert parameter.per_model == (spec.scope.value != "shared")
+        assert (parameter.kind is bool) == (spec.value_type is bool)
+        # mergekit's `scale` defaults to None, which scales by nothing.
+        assert parameter.required or parameter.default == (1.0 if spec.default is None else spec.default)
+    # These have no effect there on a method that drops no elements.
+    assert {parameter.name for parameter in merging.load(name).parameters} >= set(theirs) - {"density", "rescale"}
+
+
+@pytest.mark.parametrize("name", merging.all_names())
+def test_as_many_sources_are_taken_as_mergekit_takes(mergekit, name):
+    from mergekit.merge_methods import get
+
+    method, contract = merging.load(name), get(name).spec.contract
+    assert method.needs_base == (contract.base.value == "required")
+    assert method.takes_base == (contract.base.value == "optional")
+    base = int(method.needs_base)
+    assert method.min_sources == max(contract.min_inputs - base, contract.min_non_base or 0)
+    most = [contract.max_non_base, None if contract.max_inputs is None else contract.max_inputs - base]
+    assert method.max_sources == min((number for number in most if number is not None), default=None)
 
 
 @pytest.mark.parametrize(

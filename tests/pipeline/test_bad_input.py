@@ -194,7 +194,7 @@ def test_weights_that_are_not_finite_are_named_when_they_are_read(pair: Workspac
     done = pair.call("run", "recipe.yaml")
     said = no_traceback(done)
     assert done.returncode == 1
-    assert "./other has NaN or infinite values in its tensor model.norm.weight" in said
+    assert "The tensor model.norm.weight of ./other has NaN or infinite values" in said
     assert not list((pair.store / "outputs").iterdir())
     assert not pair.model.exists()
 

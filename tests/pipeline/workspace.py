@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -135,8 +136,8 @@ class Workspace:
         return json.loads((self.merged / "scores.json").read_text())
 
     def start(self, *arguments: str, **options: Any) -> subprocess.Popen[str]:
-        """Start `recipe` in the folder; both streams are pipes."""
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        """Start `recipe` in the folder; both streams are pipes, and Ctrl-C reaches it though it be ignored here."""
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "preexec_fn": _listen_to_ctrl_c}
         return subprocess.Popen([COMMAND, *arguments], cwd=self.folder, env=environment(), **{**pipes, **options})
 
     def call(self, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -169,6 +170,10 @@ class Workspace:
         file = (folder or self.merged) / "events.jsonl"
         text = file.read_text(encoding="utf-8") if file.is_file() else ""
         return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+
+
+def _listen_to_ctrl_c() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def no_traceback(done: subprocess.CompletedProcess[str]) -> str:

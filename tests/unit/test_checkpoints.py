@@ -208,7 +208,6 @@ def edited(folder: Path, **changes: object) -> None:
         {"modules_to_save": ["lm_head"]},
         {"fan_in_fan_out": True},
         {"init_lora_weights": "pissa"},
-        {"rank_pattern": {"q_proj": 2}},
         {"peft_type": "IA3"},
     ],
 )

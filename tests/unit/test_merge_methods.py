@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Mapping
 
 import pytest
 import torch
@@ -12,120 +13,139 @@ from hypothesis import strategies as st
 
 from engine import merging
 from engine.errors import PlanError
-from engine.merging._reduce import dot, l1_norm
+from engine.merging import _chunks
 from engine.merging._settings import resolve
 from engine.merging._sparsify import keep_largest, keep_random, random_mask
+from tests.merging import (
+    EXAMPLES,
+    bases,
+    close,
+    count,
+    every_end,
+    every_example,
+    examples,
+    merge_whole,
+    seeded,
+    streamed,
+    threads,
+)
 
-FAMILY = ("dare_linear", "dare_ties", "task_arithmetic", "ties")
 FINITE = st.floats(-100, 100, width=32)
 SHAPES = st.sampled_from([(1,), (7,), (3, 5), (2, 2, 3)])
 
 
 @st.composite
-def tensors(draw: st.DrawFn, count: int) -> list[torch.Tensor]:
+def tensors(draw: st.DrawFn, number: int) -> list[torch.Tensor]:
     shape = draw(SHAPES)
     size = int(torch.Size(shape).numel())
     values = st.lists(FINITE, min_size=size, max_size=size)
-    return [torch.tensor(draw(values)).reshape(shape) for _ in range(count)]
+    return [torch.tensor(draw(values)).reshape(shape) for _ in range(number)]
 
 
-def numbers(method: merging.Method, *, per_model: bool, **given_numbers: float) -> dict[str, float]:
-    parameters = [parameter for parameter in method.parameters if parameter.per_model == per_model]
-    chosen = {parameter.name: given_numbers.get(parameter.name, parameter.default) for parameter in parameters}
-    assert None not in chosen.values()
-    return chosen
+def test_every_method_has_an_example():
+    assert sorted(EXAMPLES) == list(merging.all_names()), "EXAMPLES of tests/merging.py does not follow engine/merging"
 
 
-def run(name: str, sources: list[torch.Tensor], each: list[dict[str, float]], **shared: float) -> torch.Tensor:
-    method = merging.load(name)
-    complete = [numbers(method, per_model=True, **entry) for entry in each]
-    before = [source.clone() for source in sources]
-    merged = method.merge(sources, complete, numbers(method, per_model=False, **shared), "0/name")
-    assert all(source.equal(old) for source, old in zip(sources, before, strict=True)), "a method wrote to its inputs"
-    assert merged.shape == sources[0].shape
-    assert merged.dtype == torch.float32
-    return merged
-
-
-def close(found: torch.Tensor, expected: torch.Tensor) -> None:
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5 * max(1.0, float(expected.abs().max())))
-
-
-def default_each(name: str, count: int) -> list[dict[str, float]]:
-    return [{"weight": 0.5, "density": 0.6, "scale": 1.0}] * (count - 1 if merging.load(name).needs_base else count)
-
-
-@pytest.mark.parametrize("name", merging.names())
+@pytest.mark.parametrize(("name", "number"), every_example(lambda example: example.keeps_equal))
 @given(data=st.data())
-@settings(max_examples=25, deadline=None)
-def test_equal_inputs_give_that_input(name, data):
-    count = 1 if name == "passthrough" else 2
+@settings(max_examples=10, deadline=None)
+def test_equal_inputs_give_that_input(name, number, data):
+    example = examples(name)[number]
     (tensor,) = data.draw(tensors(1))
-    close(run(name, [tensor] * count, default_each(name, count), t=0.3), tensor)
+    found = merge_whole(name, [tensor] * count(name, example), example.each, example.shared)
+    close(found, tensor)
 
 
-@pytest.mark.parametrize("name", merging.names())
+@pytest.mark.parametrize(("name", "number"), every_example())
 @given(data=st.data())
-@settings(max_examples=25, deadline=None)
-def test_finite_inputs_give_finite_outputs(name, data):
-    count = {"passthrough": 1, "slerp": 2}.get(name, 3)
-    sources = data.draw(tensors(count))
-    entries = len(default_each(name, count))
-    each = [{"weight": data.draw(st.floats(0, 2)) + 0.1, "density": data.draw(st.floats(0, 1))} for _ in range(entries)]
-    shared = {"t": data.draw(st.floats(0, 1)), "normalize": data.draw(st.booleans())}
-    assert run(name, sources, each, **shared).isfinite().all()
+@settings(max_examples=20, deadline=None)
+def test_finite_inputs_give_finite_outputs(name, number, data):
+    example = examples(name)[number]
+    sources = data.draw(tensors(count(name, example)))
+    # DELLA takes densities only where `epsilon` more and less are shares too.
+    densities = st.sampled_from([0.0, 1.0]) | (st.floats(0.25, 0.75) if "della" in name else st.floats(0, 1))
+    each = [redrawn(numbers, densities, data) for numbers in example.each]
+    assert merge_whole(name, sources, each, redrawn(example.shared, densities, data)).isfinite().all()
 
 
-@pytest.mark.parametrize("name", FAMILY)
-@given(sources=tensors(2))
-@settings(max_examples=25, deadline=None)
-def test_weight_one_gives_that_model(name, sources):
-    close(run(name, sources, [{"weight": 1.0}]), sources[1])
+def redrawn(numbers: Mapping[str, float], densities: st.SearchStrategy[float], data: st.DataObject) -> dict[str, float]:
+    """Draw shares, weights and switches anew."""
+    drawn = dict.fromkeys(("gamma", "select_topk", "t"), st.floats(0, 1))
+    drawn |= {"density": densities, **dict.fromkeys(("weight", "lambda", "scale"), st.floats(0.1, 2))}
+    drawn |= {name: st.booleans() for name, number in numbers.items() if isinstance(number, bool)}
+    return {name: data.draw(drawn[name]) if name in drawn else number for name, number in numbers.items()}
 
 
-@given(sources=tensors(2))
-@settings(max_examples=25, deadline=None)
-def test_the_ends_of_linear_and_slerp_are_the_models(sources):
-    close(run("linear", sources, [{"weight": 0.0}, {"weight": 3.0}]), sources[1])
-    close(run("slerp", sources, [{}], t=0.0), sources[0])
-    close(run("slerp", sources, [{}], t=1.0), sources[1])
+@pytest.mark.parametrize(("name", "number", "end"), every_end())
+@given(data=st.data())
+@settings(max_examples=10, deadline=None)
+def test_weight_one_gives_that_model(name, number, end, data):
+    example = examples(name)[number]
+    each, shared, place = example.ends[end]
+    sources = data.draw(tensors(len(each) + bases(name, example)))
+    close(merge_whole(name, sources, each, shared), sources[place])
 
 
-@pytest.mark.parametrize("name", ["linear", "task_arithmetic", "ties"])
-@given(sources=tensors(4))
-@settings(max_examples=25, deadline=None)
-def test_the_order_of_models_does_not_matter(name, sources):
-    base = sources[:1] if name != "linear" else []
-    # Powers of two and integers add exactly, so that no sum is near zero by rounding alone.
-    others = [source.round() for source in sources[1:]]
-    base = [tensor.round() for tensor in base]
-    each = [{"weight": weight, "density": 0.5} for weight in (0.5, -0.25, 2.0)]
-    forwards = run(name, [*base, *others], each)
-    close(run(name, [*base, *reversed(others)], each[::-1]), forwards)
+@pytest.mark.parametrize(("name", "number"), every_example(lambda example: len(example.each) > 1))
+@pytest.mark.parametrize("shape", [(37,), (23, 19)], ids=str)
+def test_the_order_of_models_does_not_matter(name, number, shape):
+    example = examples(name)[number]
+    sources = seeded(shape, count(name, example))
+    first = bases(name, example)
+    forwards = merge_whole(name, sources, example.each, example.shared)
+    backwards = merge_whole(name, [*sources[:first], *reversed(sources[first:])], example.each[::-1], example.shared)
+    if example.any_order:
+        close(backwards, forwards)
+    else:
+        assert not backwards.equal(forwards), "the order does not matter: say so in the example"
+
+
+@pytest.mark.parametrize(("name", "number"), every_example())
+@pytest.mark.parametrize("shape", [(101, 5), (3, 40, 16), (97, 33), (257,), (80, 1), ()], ids=str)
+def test_chunks_and_threads_change_no_bit(monkeypatch, name, number, shape):
+    monkeypatch.setattr(_chunks, "_SAMPLED", 1)  # so that a sample is less than the whole, as it is of large tensors
+    example = examples(name)[number]
+    sources = seeded(shape, count(name, example))
+    found = []
+    for size, workers in ((1, 1), (40, 2), (300, 1), (1 << 20, 2)):
+        with threads(workers):
+            found.append(merge_whole(name, sources, example.each, example.shared, size=size))
+    assert all(merged.numpy().tobytes() == found[0].numpy().tobytes() for merged in found[1:])
+
+
+@pytest.mark.parametrize(("name", "number"), every_example())
+def test_chunks_of_the_usual_size_change_no_bit(name, number):
+    example = examples(name)[number]
+    sources = seeded((301, 515), count(name, example))
+    whole = merge_whole(name, sources, example.each, example.shared, size=1 << 20)
+    with threads(2):
+        assert merge_whole(name, sources, example.each, example.shared, size=None).equal(whole)
 
 
 def test_slerp_keeps_the_norm_between_orthogonal_tensors():
     ours, theirs = torch.tensor([3.0, 0.0]), torch.tensor([0.0, 3.0])
-    halfway = run("slerp", [ours, theirs], [{}], t=0.5)
-    close(halfway, torch.full((2,), 3.0 / 2**0.5))
+    close(merge_whole("slerp", [ours, theirs], [{}], {"t": 0.5}), torch.full((2,), 3.0 / 2**0.5))
 
 
 def test_slerp_is_linear_between_parallel_tensors():
     ours = torch.arange(1.0, 5.0)
-    close(run("slerp", [ours, ours * 3], [{}], t=0.25), ours * 1.5)
+    close(merge_whole("slerp", [ours, ours * 3], [{}], {"t": 0.25}), ours * 1.5)
 
 
 def test_ties_drops_the_minority_sign():
     ours, theirs = torch.tensor([4.0, 1.0, -1.0, 0.0, 2.0]), torch.tensor([-1.0, 3.0, -3.0, 2.0, -2.0])
-    merged = run("ties", [torch.zeros(5), ours, theirs], [{"weight": 1}] * 2)
+    merged = merge_whole("ties", [torch.zeros(5), ours, theirs], [{"weight": 1}] * 2)
     close(merged, torch.tensor([4.0, 2.0, -2.0, 2.0, 2.0]))
 
 
 def test_ties_does_not_divide_by_weights_that_cancel():
-    merged = run(
-        "ties", [torch.zeros(1), torch.tensor([2.0]), torch.tensor([-2.0])], [{"weight": 0.5}, {"weight": -0.5}]
-    )
-    close(merged, torch.tensor([2.0]))
+    sources = [torch.zeros(1), torch.tensor([2.0]), torch.tensor([-2.0])]
+    close(merge_whole("ties", sources, [{"weight": 0.5}, {"weight": -0.5}]), torch.tensor([2.0]))
+
+
+def only(delta: torch.Tensor, keep) -> torch.Tensor:
+    """What is left of one task vector whose base is zero."""
+    return streamed([torch.zeros_like(delta), delta], lambda chunks: lambda chunk: keep(chunks)(chunk)[0])
 
 
 @given(
@@ -136,20 +156,29 @@ def test_ties_does_not_divide_by_weights_that_cancel():
 @settings(max_examples=100, deadline=None)
 def test_the_largest_elements_are_kept_exactly(magnitudes, density, scale):
     delta = torch.tensor([(-1.0) ** i * value * scale for i, value in enumerate(magnitudes)])
-    count = max(1, int(density * len(magnitudes)))
+    number = max(1, int(density * len(magnitudes)))
     order = sorted(range(len(magnitudes)), key=lambda i: (-magnitudes[i], i))
     expected = torch.zeros_like(delta)
-    expected[order[:count]] = delta[order[:count]]
-    assert keep_largest(delta, density, rescale=False).equal(expected)
+    expected[order[:number]] = delta[order[:number]]
+    assert only(delta, lambda chunks: keep_largest(chunks, [density], rescale=False)).equal(expected)
 
 
 @pytest.mark.parametrize(
-    "keep", [keep_largest, lambda delta, density, rescale: keep_random(delta, density, "k", rescale=rescale)]
+    "keep",
+    [keep_largest, lambda chunks, densities, rescale: keep_random(chunks, densities, "k", rescale=rescale)],
+    ids=["largest", "random"],
 )
 def test_rescaling_keeps_the_l1_norm(keep):
     delta = torch.linspace(-1, 1, 1001)
-    assert l1_norm(keep(delta, 0.4, rescale=True)) == pytest.approx(l1_norm(delta), rel=1e-6)
-    assert l1_norm(keep(delta, 0.4, rescale=False)) < 0.9 * l1_norm(delta)
+    norm = float(delta.abs().sum())
+    assert float(only(delta, lambda chunks: keep(chunks, [0.4], rescale=True)).abs().sum()) == pytest.approx(norm)
+    assert float(only(delta, lambda chunks: keep(chunks, [0.4], rescale=False)).abs().sum()) < 0.9 * norm
+
+
+def test_a_density_of_zero_leaves_nothing():
+    delta = torch.linspace(-1, 1, 11)
+    for keep in (keep_largest, lambda chunks, densities, rescale: keep_random(chunks, densities, "k", rescale=rescale)):
+        assert not only(delta, lambda chunks, keep=keep: keep(chunks, [0.0], rescale=True)).any()
 
 
 def test_a_mask_depends_on_its_key_and_position_alone():
@@ -160,50 +189,49 @@ def test_a_mask_depends_on_its_key_and_position_alone():
     for other in ("43/layer/0", "42/norm/0", "42/layer/1"):
         agreement = float((random_mask(long, 0.5, other) == mask).float().mean())
         assert 0.4 < agreement < 0.6
-    assert random_mask(long, 0.9, "42/layer/0")[mask].all(), "a higher density keeps what a lower one kept"
+    assert random_mask(long, 0.9, "42/layer/0")[mask == 1].all(), "a higher density keeps what a lower one kept"
 
 
-@pytest.mark.parametrize("density", [0.0, 0.1, 0.5, 0.97])
+@pytest.mark.parametrize("start", [0, 1, 15, 16, 17, 100, 463])
+@pytest.mark.parametrize("number", [1, 16, 37])
+def test_a_part_of_a_mask_is_that_of_the_whole(start, number):
+    whole = random_mask(torch.empty(500), 0.5, "k")
+    assert random_mask(torch.empty(number), 0.5, "k", start).equal(whole[start : start + number])
+
+
+@pytest.mark.parametrize("density", [0.0, 0.1, 0.5, 0.97, 1.0])
 def test_a_mask_has_its_density(density):
-    share = float(random_mask(torch.empty(100_000), density, "k").float().mean())
-    assert share == pytest.approx(density, abs=0.006)
+    mask = random_mask(torch.empty(100_000), density, "k")
+    assert set(mask.tolist()) <= {0.0, 1.0}
+    assert float(mask.mean()) == pytest.approx(density, abs=0 if density in (0, 1) else 0.006)
 
 
 def test_the_first_mask_bits_never_change():
     """Published recipes depend on them: a change here is a change of every DARE result."""
-    assert random_mask(torch.empty(16), 0.5, "0/x/0").int().tolist() == [0, 1, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0, 1, 0, 1, 0]
+    first, far = (random_mask(torch.empty(16), 0.5, "0/x/0", start).int().tolist() for start in (0, (1 << 35) + 5))
+    assert first == [0, 1, 1, 0, 1, 1, 0, 1, 1, 0, 0, 1, 0, 1, 0, 1]
+    assert far == [1, 0, 1, 1, 0, 0, 0, 1, 0, 1, 0, 1, 1, 0, 1, 1]
 
 
-def test_sums_do_not_depend_on_the_number_of_threads():
-    generator = torch.Generator().manual_seed(0)
-    ours, theirs = (torch.randn(3_000_017, generator=generator) for _ in range(2))
-    threads = torch.get_num_threads()
-    found = []
-    for count in (1, 2):
-        torch.set_num_threads(count)
-        merged = [
-            run(name, [ours, theirs], [{"weight": 0.3, "density": 0.3}], t=0.3) for name in ("slerp", "dare_ties")
-        ]
-        found.append((dot(ours, theirs), l1_norm(ours), *[tensor.numpy().tobytes() for tensor in merged]))
-    torch.set_num_threads(threads)
-    assert found[0] == found[1]
-
-
-def test_names_are_files_and_need_no_torch():
+def test_listing_needs_neither_torch_nor_mergekit():
     code = (
         "import sys; from engine import merging\n"
-        "print(*merging.names()); methods = [merging.load(name) for name in merging.names()]\n"
-        "assert [method.name for method in methods] == list(merging.names())\n"
+        "names = merging.all_names(); methods = [merging.load(name) for name in names]\n"
+        "assert [method.name for method in methods] == list(names)\n"
         "assert all(method.summary and method.paper for method in methods)\n"
-        "assert 'torch' not in sys.modules and 'numpy' not in sys.modules"
+        "assert not {'torch', 'numpy', 'mergekit'} & set(sys.modules)\n"
+        "print(*names)"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    assert found == ["dare_linear", "dare_ties", "linear", "passthrough", "slerp", "task_arithmetic", "ties"]
+    assert found == sorted(EXAMPLES)
 
 
-def test_a_method_of_mergekit_alone_is_not_built_yet():
-    with pytest.raises(PlanError, match="not built yet: della"):
-        merging.load("della")
+def test_a_method_is_ours_or_runs_in_mergekit():
+    assert sorted((*merging.names(), *merging.MERGEKIT_METHODS)) == list(merging.all_names())
+    assert [name for name in merging.all_names() if merging.is_own(name)] == list(merging.names())
+
+
+def test_a_method_that_is_not_there_gets_the_nearest_name():
     with pytest.raises(PlanError, match="no merge method 'tiez'") as caught:
         merging.load("tiez")
     assert caught.value.hint == "Did you mean 'ties'?"

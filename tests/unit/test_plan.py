@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,9 +11,10 @@ import pytest
 from engine import plan as planning
 from engine.errors import PlanError
 from engine.events import ignore
-from engine.pin import Places, pin
+from engine.pin import Places, lock, pin
 from engine.plan import make_plan
 from engine.recipe import load_recipe
+from engine.stages import labelled, model_folder
 
 if TYPE_CHECKING:
     from engine.plan import Plan
@@ -175,6 +177,148 @@ def test_what_hangs_on_a_model_that_is_not_fetched_has_no_key_yet(folder: Path) 
     assert [stage.name for stage in plan.stages] == ["base small", *NAMES]
     without = {stage.name for stage in plan.stages if stage.key is None}
     assert without == {"base small", *NAMES} - {"prepare_data japanese", "prepare_data english"}
+
+
+# ---- merges that go into the merge -----------------------------------------------------------------------------------
+
+MERGES = """\
+name: stacked
+models: {small: ./base}
+merges:
+  second:
+    merge_method: task_arithmetic
+    models: [{model: first, parameters: {weight: 0.5}}, {model: small+./lora, parameters: {weight: 1}}]
+    base_model: small
+  first:
+    merge_method: linear
+    models: [{model: ./other, parameters: {weight: 1}}, {model: small, parameters: {weight: 1}}]
+merge:
+  merge_method: slerp
+  base_model: first
+  models: [{model: first}, {model: second}]
+  parameters: {t: 0.5}
+evaluate:
+  - {evaluator: multiple_choice, path: test.jsonl, split: test}
+"""
+
+
+@pytest.fixture
+def several(folder: Path) -> Path:
+    for name in ("other", "lora"):
+        (folder / name).mkdir()
+        (folder / name / "config.json").write_text(name)
+    return folder
+
+
+def test_each_merge_is_one_stage_after_what_it_is_made_of(several: Path) -> None:
+    plan = planned(several, MERGES)
+    assert [stage.name for stage in plan.stages] == ["merge first", "merge second", "merge stacked", "evaluate stacked"]
+    assert plan.result == "merge stacked"
+    first, second, last, test = plan.stages
+    assert first.inputs == {"m0": "./other", "m1": "./base"}
+    # Every merge numbers its models itself, the base first.
+    assert second.inputs == {"m0": "./base", "m1": "merge first", "m2": "./base", "m2+adapter": "./lora"}
+    assert second.labels == {"m0": "small", "m1": "first", "m2": "small+./lora"}
+    assert last.inputs == {"m0": "merge first", "m1": "merge second"}
+    assert last.spec["merge"]["models"] == [{"model": "m0"}, {"model": "m1"}]
+    assert test.inputs == {**last.inputs, "winner": "merge stacked"}
+    assert [(one["role"], one["model"]) for one in test.spec["systems"]] == [("base", "m0"), ("parent", "m1")]
+
+
+def test_the_key_of_a_merge_follows_what_goes_into_it_and_no_names(several: Path) -> None:
+    before = keys(planned(several, MERGES))
+    assert keys(planned(several, MERGES.replace("first", "foundation").replace("second", "a"))) == before
+    changed = keys(planned(several, MERGES.replace("weight: 0.5", "weight: 0.6")))
+    assert [one == other for one, other in zip(before, changed, strict=True)] == [True, False, False, False]
+    (several / "other" / "config.json").write_text("other bytes")
+    assert not set(keys(planned(several, MERGES))) & set(before)
+
+
+def test_a_merge_that_no_other_uses_is_made_as_well(several: Path) -> None:
+    text = MERGES.replace("[{model: first}, {model: second}]", "[{model: first}, {model: ./other}]")
+    assert [stage.name for stage in planned(several, text).stages][:3] == [
+        "merge first",
+        "merge second",
+        "merge stacked",
+    ]
+
+
+def test_equal_merges_are_one_stage_also_where_one_is_the_result(several: Path) -> None:
+    text = "name: x\nmerges:\n  a: MERGE\n  b: MERGE\nmerge: MERGE\nevaluate: []\n"
+    merge = "{merge_method: linear, models: [{model: ./other, parameters: {weight: 1}}]}"
+    plan = planned(several, text.replace("MERGE", merge))
+    assert [stage.name for stage in plan.stages] == ["merge a"]
+    assert plan.result == "merge a"
+
+
+def test_merges_of_merges_are_laid_out_once_each(several: Path) -> None:
+    # Each names the one before it twice: laid out anew at every mention they would never be done.
+    names = ["small", *(f"a{number}" for number in range(64))]
+    merges = "".join(
+        f"  {name}: {{merge_method: slerp, base_model: {before}, models: [{{model: {before}}}, {{model: ./other}}]}}\n"
+        for before, name in reversed(list(itertools.pairwise(names)))
+    )
+    last = "merge: {merge_method: linear, models: [{model: a63}]}\n"
+    plan = planned(several, f"name: x\nmodels: {{small: ./base}}\nmerges:\n{merges}{last}")
+    assert [stage.name for stage in plan.stages] == [*(f"merge a{number}" for number in range(64)), "merge x"]
+
+
+def test_anything_may_be_called_path(several: Path) -> None:
+    text = MERGES.replace("first", "path").replace("small", "model")
+    (several / "recipe.yaml").write_text(text, encoding="utf-8")
+    recipe = load_recipe(several / "recipe.yaml").recipe
+    locked = lock(recipe, pin(recipe, Places(several, several / ".store", fetch=False), ignore), several)
+    assert list(locked.merges) == ["second", "path"]
+    assert str(locked.models["model"]).startswith("./base@sha256:")
+
+
+def test_a_search_fills_the_last_merge(several: Path) -> None:
+    text = MERGES.replace("{t: 0.5}", "{t: {low: 0, high: 1}}") + (
+        "search: {objective: [{evaluator: multiple_choice, path: dev.jsonl, split: dev}]}\n"
+    )
+    plan = planned(several, text)
+    names = ["merge first", "merge second", "search stacked", "merge stacked", "evaluate stacked"]
+    assert [stage.name for stage in plan.stages] == names
+    assert plan.stages[2].inputs == {"m0": "merge first", "m1": "merge second"}
+    assert plan.stages[3].inputs == {**plan.stages[2].inputs, "search": "search stacked"}
+
+
+def test_models_of_the_tokenizer_and_of_modules_are_numbered_too(several: Path) -> None:
+    merge = (
+        "{merge_method: linear, base_model: ./base, modules: {default: {models: [{model: ./other}, {model: first}]}},"
+        " tokenizer: {source: ./lora, tokens: {model: {source: {kind: model_token, model: first, token: m0}},"
+        " x: {source: ./base}}}, chat_template: auto, parameters: {weight: 1}}"
+    )
+    text = MERGES[: MERGES.index("merge:\n")] + f"merge: {merge}\n"
+    stage = planned(several, text).stages[-1]
+    assert stage.inputs == {"m0": "./base", "m1": "./other", "m2": "merge first", "m3": "./lora"}
+    config = stage.spec["merge"]
+    assert config["modules"] == {"default": {"models": [{"model": "m1"}, {"model": "m2"}]}}
+    source = {"kind": "model_token", "model": "m2", "token": "m0"}
+    assert config["tokenizer"] == {
+        "source": "m3",
+        "tokens": {"model": {"source": source, "force": False}, "x": {"source": "m0", "force": False}},
+    }
+    named = labelled(config, stage.labels)
+    assert named["tokenizer"]["source"] == "./lora"
+    assert named["tokenizer"]["tokens"]["model"]["source"] == {**source, "model": "first"}
+    assert named["tokenizer"]["tokens"]["x"]["source"] == "./base"
+
+
+@pytest.mark.parametrize("word", ["base", "union"])
+def test_the_words_of_a_tokenizer_are_no_models(several: Path, word: str) -> None:
+    for key in (f"tokenizer_source: {word}", f"tokenizer: {{source: {word}}}"):
+        text = MERGES.replace("  parameters: {t: 0.5}", f"  parameters: {{t: 0.5}}\n  {key}")
+        config = planned(several, text).stages[2].spec["merge"]
+        assert config.get("tokenizer_source", config.get("tokenizer", {}).get("source")) == word
+
+
+def test_the_checkpoint_of_a_merge_lies_apart(tmp_path: Path) -> None:
+    (tmp_path / "merged" / "model").mkdir(parents=True)
+    (tmp_path / "plain" / "model").mkdir(parents=True)
+    (tmp_path / "plain" / "config.json").write_text("{}")
+    assert model_folder(tmp_path / "merged") == tmp_path / "merged" / "model"
+    assert model_folder(tmp_path / "plain") == tmp_path / "plain"
 
 
 # ---- what keys do not depend on --------------------------------------------------------------------------------------

@@ -86,6 +86,56 @@ dtype: bfloat16
 frobnicate: 1
 """
 
+MERGES = """
+name: x
+models: {small: org/a}
+merges:
+  first:
+    merge_method: linear
+    models:
+      - {model: small, parameters: {weight: 1}}
+      - {model: {model: second, lora: ./lora+1}, parameters: {weight: [1, 2]}}
+  second:
+    merge_method: ties
+    base_model: org/b
+    modules:
+      default:
+        slices:
+          - sources:
+              - {model: org/c, layer_range: [0, 1], parameters: {weight: 1}}
+              - {model: org/d, layer_range: [0, 1]}
+            base_model: org/d
+            parameters: {density: [{filter: x, value: 1}, {value: 2}]}
+    tokenizer:
+      source: base
+      tokens: {y: {source: {kind: model_token, model: small, token_id: 1}}, z: {source: org/c, force: true}}
+merge:
+  merge_method: slerp
+  base_model: first
+  models: [{model: second}, {model: first}]
+  parameters: {t: {low: 0, high: 1}}
+  tokenizer_source: union
+search: {objective: [{evaluator: medqa, split: dev}]}
+"""
+
+SEVERAL = """
+name: base                                 # a name that means something else in `tokenizer_source`
+merge_method: linear
+models: [{model: org/a, parameters: {weight: 1}}, {model: org/b@v1, parameters: {weight: 1}}]
+---
+name: "a b/c"
+merge_method: linear
+models: [{model: "a b/d", parameters: {weight: 1}}, {model: org/c, parameters: {weight: 1}}]
+tokenizer_source: base
+---
+name: a b/d
+merge_method: linear
+models:
+  - {model: base+org/lora, parameters: {weight: 1}}
+  - model: {model: {path: base, revision: null}, lora: null}
+    parameters: {weight: 1}
+"""
+
 SFT = "name: x\nsft: {a: {base_model: org/a, dataset: {path: x}, "
 DIGEST = "0123456789abcdef" * 4
 
@@ -181,13 +231,16 @@ class TestFormat:
             assert load(f"name: x\nevaluate: [{{evaluator: {name}, split: test}}]").recipe.evaluate[0].evaluator == name
 
     def test_every_merge_method_and_each_of_its_parameters_may_be_named(self) -> None:
-        from engine import merging
-        from engine.recipe_checks._merge import parameters_of
+        from engine.recipe_checks._methods import methods, taken_by
 
-        for method in (*merging.names(), *merging.MERGEKIT_METHODS):
-            names = parameters_of(method)
-            assert names is not None
-            load(merge(json.dumps(dict.fromkeys(names, 1)), method))
+        for method in methods():
+            taken = taken_by(method)
+            assert taken is not None
+            load(
+                merge(json.dumps(dict.fromkeys(taken.names, 1)), method).replace(
+                    "  models", "  base_model: org/c\n  models"
+                )
+            )
 
 
 class TestProblems:
@@ -237,6 +290,81 @@ class TestProblems:
                 (2, "`quantization: nf4` needs `lora`: 4-bit weights cannot be trained themselves"),
             ),
             ("name: x\nmerge: {merge_method: linear}", (2, "`merge` lacks `models` (or `slices`)")),
+            (
+                "name: x\nmerge:\n  merge_method: linear\n  models: [{model: org/a, parameters: {normalize: true}}]",
+                (4, "`normalize` is one for the whole merge, not one for each model"),
+            ),
+            (
+                merge("{}", "ties").replace("{model: org/a}", "{model: org/a, parameters: {weight: 1}}")
+                + "  base_model: org/a",
+                (4, "the base has no `weight` of its own"),
+            ),
+            (
+                MERGES.replace("base_model: org/d", "base_model: org/c"),
+                (17, "the base has no `weight` of its own"),
+            ),
+            (
+                merge("{weight: [{filter: a, value: 1}, {value: 1},\n {filter: b, value: 1}]}"),
+                (6, "the value before it is for every tensor, so this one is never reached"),
+            ),
+            (
+                "name: x\nmerge: {merge_method: linear, models: [\n{model: org/a},\n{model: org/a}]}",
+                (4, "the model 'org/a' stands here already (line 3)"),
+            ),
+            ("name: x\nmerge: {merge_method: ties, models: [{model: org/a}]}", (2, "`ties` needs a `base_model`")),
+            (
+                "name: x\nmerge: {merge_method: linear, models: [{model: {path: org/a}}]}",
+                (2, "`model` wants {model, lora}, got the key `path`"),
+            ),
+            (
+                "name: x\nmerge: {merge_method: linear, models: [{model: {model: org/a, lora: {}}}]}",
+                (2, "`model` wants the name of a model"),
+            ),
+            (
+                "name: x\nmerge: {merge_method: linear, models: [{model: {model: a/b, override_architecture: X}}]}",
+                (2, "`model`: `override_architecture` is not read: tensors go by their names"),
+            ),
+            (
+                "name: x\nmerge:\n  merge_method: linear\n  modules: {default: {parameters: {}}}",
+                (4, "`default` wants either `models` or `slices`"),
+            ),
+            (
+                MERGES.replace("base_model: org/d", "base_model: org/d\n            residual_weight: 1"),
+                (20, "`residual_weight` is not a key of `slices[0]`"),
+            ),
+            (
+                MERGES.replace(", token_id: 1", ""),
+                (23, "`source`: `kind: model_token` takes a `model` and one of `token_id` and `token`"),
+            ),
+            (
+                "name: x\nmerges: {a: {merge_method: linear, models: [{model: org/a}]}}",
+                (2, "`merges` are made for `merge`, and the recipe has none"),
+            ),
+            (MERGES.replace("first", "x"), (5, "`x` is the recipe's own name")),
+            (
+                MERGES.replace("small: org/a", "small: org/a, other: first"),
+                (3, "`first` is a merge, and merges come after `models`"),
+            ),
+            (
+                MERGES.replace("base_model: org/b", "base_model: frist"),
+                (12, "no section of this recipe is named `frist`"),
+            ),
+            (MERGES.replace("org/b", "first"), (5, "`first` is made from itself: first → second → first")),
+            (
+                MERGES.replace("weight: [1, 2]", "weight: {low: 1, high: 2}"),
+                (9, "a range belongs to `merge`: the search fills no other merge"),
+            ),
+            (
+                "name: x\nmerges: {"
+                + ", ".join(f"a{one}: {{merge_method: linear, models: [{{model: org/a}}]}}" for one in range(65))
+                + "}\nmerge: {merge_method: linear, models: [{model: a0}]}",
+                (2, "`merges` holds more than 64 merges"),
+            ),
+            (MERGES.replace("linear", "linaer"), (6, "there is no merge method `linaer`")),
+            (
+                "name: x\n---\nname: y",
+                (2, "a second document starts here, and a recipe is one document"),
+            ),
             (merge("{normalise: true}"), (5, "`linear` takes no parameter `normalise`")),
             (merge("{weight: {low: 0, high: 1}}"), (5, "this range needs a `search`, and the recipe has none")),
             (merge("{weight: fast}"), (5, "`weight` wants a number, true or false, got 'fast'")),
@@ -386,9 +514,138 @@ class TestMergekit:
         assert merged.models is not None
         assert merged.models[0].model == ModelReference("local", "./clinical")
 
+    def test_values_are_read_as_leniently_as_mergekit_reads_them(self) -> None:
+        loaded = load(
+            "name: 3\nmerge_method: dare_ties\nbase_model: gpt2@main\nparameters: {normalize: yes, rescale: 'Off'}\n"
+            "slices:\n  - sources:\n"
+            "      - {model: org/a, layer_range: ['0', 4.0], parameters: {weight: '0.5', density: ['.5', 1e-1]}}\n"
+            "      - {model: gpt2@main, layer_range: [0, 4]}\n"
+            "tokenizer:\n  pad_to_multiple_of: '64'\n"
+            "  tokens: {x: {source: {kind: model_token, model: gpt2, token_id: '1'}}}\n"
+        )
+        assert loaded.warnings == ()
+        assert as_data(loaded.recipe.merge) == {
+            "name": "3",
+            "merge_method": "dare_ties",
+            "base_model": ModelReference("hub", "gpt2", revision="main"),
+            "parameters": {"normalize": True, "rescale": False},
+            "slices": (
+                {
+                    "sources": (
+                        {
+                            "model": ModelReference("hub", "org/a"),
+                            "layer_range": (0, 4),
+                            "parameters": {"weight": 0.5, "density": (0.5, 0.1)},
+                        },
+                        {"model": ModelReference("hub", "gpt2", revision="main"), "layer_range": (0, 4)},
+                    )
+                },
+            ),
+            "tokenizer": {
+                "pad_to_multiple_of": 64,
+                "tokens": {
+                    "x": {"source": {"kind": "model_token", "model": ModelReference("hub", "gpt2"), "token_id": 1}}
+                },
+            },
+        }
+
+    def test_a_key_given_twice_counts_as_mergekit_counts_it(self) -> None:
+        loaded = load("merge_method: linear\nmodels: [{model: org/a}]\nmodels: [{model: org/b}]\ndtype: float16")
+        assert [(warning.line, warning.message) for warning in loaded.warnings] == [
+            (3, "`models` is given twice: mergekit reads the last")
+        ]
+        assert loaded.recipe.merge is not None
+        assert loaded.recipe.merge.models is not None
+        assert loaded.recipe.merge.models[0].model.name == "org/b"
+
+    def test_the_revision_of_a_folder_is_ignored(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        for name in ("a", "b", "c@v1"):
+            (tmp_path / name).mkdir()
+        loaded = load(
+            "merge_method: linear\nmodels:\n- model: ./a@v1\n"
+            "- model: {model: {path: b, revision: v1}}\n- model: ./c@v1\n"
+        )
+        assert [(warning.line, warning.message) for warning in loaded.warnings] == [
+            (3, "the folder ./a has no revisions: @v1 is ignored"),
+            (4, "the folder b has no revisions: @v1 is ignored"),
+        ]
+        assert loaded.recipe.merge is not None
+        assert [str(one.model) for one in loaded.recipe.merge.models or ()] == ["./a", "./b", "./c@v1"]
+
     def test_wrong_values_are_still_problems(self) -> None:
         text = "merge_method: tiez\nmodels: [{model: org/a, parameters: {weight: fast}}]\ndtype: bf16\nsearch: {}"
         assert [line for line, _ in problems(text)] == [1, 2, 3, 4]
+
+
+class TestSeveralDocuments:
+    def test_each_is_a_merge_and_names_become_sections(self) -> None:
+        recipe = load(SEVERAL, "both.yml").recipe
+        assert recipe.name == "both"
+        assert list(recipe.merges) == ["base-merge", "a-b-d"]
+        assert recipe.merge is not None
+        assert [str(one.model) for one in recipe.merges["a-b-d"].models or ()] == ["base-merge+org/lora", "base-merge"]
+        assert [str(one.model) for one in recipe.merge.models or ()] == ["a-b-d", "org/c"]
+        assert recipe.merge.tokenizer_source == ModelReference("section", "base")
+        assert recipe.merge.name is None
+        assert load(dump_recipe(recipe)).recipe == recipe
+
+    @pytest.mark.parametrize(
+        ("uses", "result"),
+        [
+            ({"a": "org/x", "b": "org/x", "c": "org/x"}, "c"),  # the last
+            ({"a": "org/x", "b": "org/x", "": "a"}, ""),  # the one without a name
+            ({"": "a", "a": "b", "b": "org/x"}, ""),
+            ({"a": "b", "b": "c", "c": "org/x"}, "a"),  # what others use is not the result
+        ],
+    )
+    def test_the_result_is_the_nameless_document_or_the_last_that_is_not_used(
+        self, uses: dict[str, str], result: str
+    ) -> None:
+        documents = [
+            ({"name": name} if name else {}) | {"merge_method": "linear", "models": [{"model": model}]}
+            for name, model in uses.items()
+        ]
+        recipe = load("---\n".join(map(to_yaml, documents))).recipe
+        assert list(recipe.merges) == [name for name in uses if name != result]
+        assert recipe.merge is not None
+        assert recipe.merge.models is not None
+        assert str(recipe.merge.models[0].model) == uses[result]
+
+    def test_a_document_named_like_the_file_is_renamed(self) -> None:
+        text = (
+            "name: m\nmerge_method: linear\nmodels: [{model: org/a}]\n---\nmerge_method: linear\nmodels: [{model: m}]"
+        )
+        recipe = load(text, "m.yml").recipe
+        assert (recipe.name, list(recipe.merges)) == ("m", ["m-merge"])
+
+    def test_warnings_and_problems_have_the_lines_of_the_file(self) -> None:
+        text = SEVERAL.replace("models:\n", "dtpye: x\nmodels:\n")
+        assert [(warning.line, warning.message) for warning in load(text).warnings] == [
+            (13, "`dtpye` is not a key of a mergekit configuration: it is ignored")
+        ]
+        assert [line for line, _ in problems(SEVERAL.replace("weight: 1", "weight: x"))] == [4, 4, 8, 8, 14, 16]
+
+    @pytest.mark.parametrize(
+        ("text", "expected"),
+        [
+            (SEVERAL + "---\nname: base\nmerge_method: linear", (18, "the document in line 1 is named `base` already")),
+            (
+                SEVERAL.replace('name: "a b/c"', "") + "---\nmerge_method: linear",
+                (18, "this document has no `name`, and the one in line 5 has none either"),
+            ),
+            (SEVERAL.replace("org/c", "bsae"), (8, "no document of this file is named `bsae`")),
+            (SEVERAL + "---\nmodels: []\n", (18, "this document lacks `merge_method`")),
+            (
+                SEVERAL.replace("org/a", "'a b/d'"),
+                (3, "`base-merge` is made from itself: base-merge → a-b-d → base-merge"),
+            ),
+            (SEVERAL + "---\nname: [z\n", (19, "not valid YAML: did not find expected ',' or ']'")),
+        ],
+    )
+    def test_what_is_wrong_with_one_has_its_place(self, text: str, expected: tuple[int, str]) -> None:
+        line, start = expected
+        assert [(found, message[: len(start)]) for found, message in problems(text)] == [(line, start)]
 
 
 class TestReferences:
@@ -416,13 +673,45 @@ class TestReferences:
     )
     def test_each_form_is_read_and_written(self, text: str, reference: ModelReference) -> None:
         assert parse_reference(text) == reference
-        assert str(reference) == text
+        assert str(reference) == reference.as_written() == text
+
+    @pytest.mark.parametrize(
+        ("value", "reference"),
+        [
+            ({"model": "org/a"}, ModelReference("hub", "org/a")),
+            ({"model": {"path": "org/a", "revision": "v1"}}, ModelReference("hub", "org/a", "v1")),
+            (
+                {"model": {"path": "a", "revision": None}, "lora": None, "override_architecture": None},
+                ModelReference("section", "a"),
+            ),
+            (
+                {"model": "./a+b", "lora": {"path": "./c+d"}},
+                ModelReference("local", "./a+b", adapter=ModelReference("local", "./c+d")),
+            ),
+            (
+                {"model": "pypi:x==1/a+b.gguf", "lora": "org/l@v2"},
+                ModelReference("pypi", "x", "1", "a+b.gguf", adapter=ModelReference("hub", "org/l", "v2")),
+            ),
+        ],
+    )
+    def test_the_long_form_is_read_and_is_written_where_a_name_has_a_plus_sign(
+        self, value: dict[str, Any], reference: ModelReference
+    ) -> None:
+        assert parse_reference(value) == reference
+        written = reference.as_written()
+        assert parse_reference(written) == reference
+        assert isinstance(written, dict) == ("+" in repr(value))
 
     def test_a_path_that_exists_is_a_path(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert parse_reference("models/a").kind == "hub"
         (tmp_path / "models/a").mkdir(parents=True)
         (tmp_path / "models/a+b").mkdir()
+        (tmp_path / "models/l+o").mkdir()
         monkeypatch.chdir(tmp_path)
+        adapter = ModelReference("local", "./models/l+o")
+        assert parse_reference("models/a+b") == ModelReference("local", "./models/a+b")
+        assert parse_reference("models/a+b+models/l+o") == ModelReference("local", "./models/a+b", adapter=adapter)
+        assert parse_reference("org/x+models/l+o") == ModelReference("hub", "org/x", adapter=adapter)
         assert parse_reference("models/a") == ModelReference("local", "./models/a")
         assert parse_reference("./models/a+b") == ModelReference("local", "./models/a+b")
         assert parse_reference("hf:models/a").kind == "hub"
@@ -468,8 +757,11 @@ SETTINGS = st.one_of(
     st.booleans(),
     st.lists(ELEMENTS, min_size=1, max_size=3),
     st.lists(
-        st.fixed_dictionaries({"value": ELEMENTS}, optional={"filter": st.text(min_size=1)}), min_size=1, max_size=2
+        st.fixed_dictionaries({"value": ELEMENTS, "filter": st.text(min_size=1).filter(lambda text: text != "*")}),
+        min_size=1,
+        max_size=2,
     ),
+    st.fixed_dictionaries({"value": ELEMENTS}, optional={"filter": st.text(min_size=1)}),
 ).filter(lambda setting: "${" not in repr(setting))
 NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,9}", fullmatch=True).filter(
     lambda name: name not in {"base", "union"}
@@ -548,7 +840,7 @@ def with_junk(data: dict[str, Any], path: tuple[str | int, ...], junk: object) -
     return dict(changed)
 
 
-@pytest.mark.parametrize("text", [WHOLE, MERGEKIT], ids=["recipe", "mergekit"])
+@pytest.mark.parametrize("text", [WHOLE, MERGES, MERGEKIT], ids=["recipe", "merges", "mergekit"])
 def test_whatever_stands_anywhere_is_read_or_refused_in_prose(text: str) -> None:
     data = parse(text, "x.yaml").data
     refused = []

@@ -162,7 +162,8 @@ class TestRefusals:
             ("true: x", (1, 1), "the key `true` is not text"),
             ("a:\n  ? [b, c]\n  : 1", (2, 5), "the key (a sequence) is not text"),
             ("a: {<<: {b: 1}}", (1, 5), "the merge key `<<` is not part of a recipe"),
-            ("a: x\n---\nb: y", (2, 1), "a second document starts here, and a recipe is one document"),
+            ("a: x\n...\nb: y", (3, 1), "not valid YAML: did not find expected <document start>"),
+            ("a: x\r---\rb: y", (2, 1), "another document starts here"),
             (
                 "token: ${oc.env:HF_TOKEN}",
                 (1, 8),
@@ -196,6 +197,90 @@ class TestRefusals:
     def test_an_alias_into_another_section_is_no_second_problem(self) -> None:
         source = parse("a: &x 1\nb: {c\nd: *x\n", "x.yaml")
         assert source.unreadable == ("b",)
+        assert len(source.problems) == 1
+
+
+class TestDocuments:
+    def test_each_has_its_own_data_and_the_lines_of_the_file(self) -> None:
+        source = parse(
+            "# head\n%YAML 1.1\n---\na: &x 1\n--- # two\nb: {c: *x, c: 2}\nd: e: f\n---\n# nothing\n---\ng: 3\n", "x"
+        )
+        assert [one.data for one in (source, *source.others)] == [{"a": 1}, {"b": {"c": None}}, {"g": 3}]
+        assert [one.start for one in (source, *source.others)] == [1, 5, 10]
+        assert [(problem.line, problem.source) for problem in source.others[0].problems] == [
+            (6, "b: {c: *x, c: 2}"),
+            (7, "d: e: f"),
+        ]
+        assert source.others[1].values["g",] == Place(11, 4)
+        assert source.others[0].unreadable == ("d",)
+
+    def test_an_empty_one_is_none(self) -> None:
+        for text in ("---\na: 1\n---\n", "a: 1\n---\n# nothing\n...\n"):
+            source = parse(text, "x")
+            assert (source.data, source.others, source.problems) == ({"a": 1}, (), ())
+
+    def test_a_line_inside_a_text_begins_none(self) -> None:
+        source = parse("a: |\n  ---\n  b\nc: '--- d'\n---e: 1\n", "x")
+        assert (source.data, source.others) == ({"a": "---\nb\n", "c": "--- d", "---e": 1}, ())
+
+    def test_too_many_are_not_read(self) -> None:
+        source = parse("---\na: 1\n" * 100_000, "x")
+        assert len(source.others) == 31
+        assert [(problem.line, problem.message) for problem in source.problems] == [
+            (65, "the file has more than 32 documents")
+        ]
+
+
+class TestMergekit:
+    """A document with a top-level `merge_method`, which is read as mergekit's reader does."""
+
+    def test_merge_keys_are_followed(self) -> None:
+        source = parse(
+            "merge_method: x\na: &a {w: 1, d: 2}\nb: &b {d: 3, e: 4}\nc: {w: 5, <<: *a}\nd: {<<: [*a, *b], e: 6}\n"
+            "e: &e {<<: *a, f: 7}\nf: {<<: *e}\n",
+            "x",
+        )
+        assert source.problems == source.warnings == ()
+        assert source.is_mergekit
+        assert source.data["c"] == {"w": 5, "d": 2}
+        assert source.data["d"] == {"w": 1, "d": 2, "e": 6}
+        assert source.data["f"] == {"w": 1, "d": 2, "f": 7}
+        assert source.keys["d", "d"] == source.keys["a", "d"] == Place(2, 14)
+
+    def test_of_a_key_given_twice_the_last_counts_with_a_warning(self) -> None:
+        source = parse("merge_method: x\na: {b: 1, b: 2}\na: {b: 3, <<: {b: 4}}\n", "x")
+        assert source.data["a"] == {"b": 3}
+        assert source.problems == ()
+        assert [(warning.line, warning.message) for warning in source.warnings] == [
+            (3, "`a` is given twice: mergekit reads the last")
+        ]
+
+    @pytest.mark.parametrize(
+        ("value", "place"), [("1", (2, 9)), ("[{a: 1}, x]", (2, 18)), ("", (2, 9))], ids=["number", "list", "nothing"]
+    )
+    def test_a_merge_key_takes_sections(self, value: str, place: tuple[int, int]) -> None:
+        [problem] = parse(f"merge_method: x\na: {{<<: {value}}}\n", "x").problems
+        assert (problem.line, problem.column, problem.message) == (
+            *place,
+            "`<<` takes a section, or a list of sections",
+        )
+
+    def test_variables_of_a_chat_template_are_text(self) -> None:
+        assert parse("merge_method: x\nchat_template: '${a}'", "x").problems == ()
+
+    def test_a_bomb_of_merge_keys_is_refused_at_once(self) -> None:
+        levels = [f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 9)}]}}" for n in range(1, 10)]
+        source = parse("\n".join(["merge_method: x", "a0: &a0 {b: 1}", *levels]), "x")
+        assert messages(source) == ["the file holds more than 50,000 values once its aliases are written out"]
+
+    def test_a_chain_of_merge_keys_is_bounded(self) -> None:
+        levels = [f"a{n}: &a{n} {{<<: *a{n - 1}}}" for n in range(1, 5000)]
+        source = parse("\n".join(["merge_method: x", "a0: &a0 {b: 1}", *levels]), "x")
+        assert messages(source) == ["the file holds more than 50,000 values once its aliases are written out"]
+
+    def test_a_broken_section_hides_no_other(self) -> None:
+        source = parse("merge_method: x\na: {b: 1\nc: {<<: {d: 1}}\n", "x")
+        assert source.data == {"merge_method": "x", "c": {"d": 1}}
         assert len(source.problems) == 1
 
 

@@ -1,0 +1,32 @@
+"""Which tensors of a checkpoint have one row for each token: the input embeddings, the output matrix and its bias."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from engine.checkpoints._reader import Checkpoint
+
+# The names in use, at any depth; `output` alone means other things inside a layer.
+_NAMES = re.compile(
+    r"(?:^|\.)(?:embed_tokens|wte|embed_in|word_embeddings|tok_embeddings|embeddings|shared"
+    r"|lm_head(?:\.decoder|\.linear)?|embed_out|output_layer|vocab_projector|predictions(?:\.decoder)?)\.(?:weight|bias)$"
+    r"|^output\.weight$"
+)
+
+
+def vocabulary_size(config: Mapping[str, Any]) -> int | None:
+    """Give `vocab_size` of a config, or of its text model where it has several."""
+    size = config.get("vocab_size", (config.get("text_config") or {}).get("vocab_size"))
+    return size if isinstance(size, int) else None
+
+
+def has_token_rows(checkpoint: Checkpoint, name: str) -> bool:
+    """Tell whether a tensor has a row for each token: it is called so, and has as many rows as the vocabulary."""
+    info = checkpoint.tensors.get(name)
+    if info is None or not info.shape or not _NAMES.search(name):
+        return False
+    return info.shape[0] == vocabulary_size(checkpoint.config)

@@ -1,0 +1,108 @@
+"""Which row of which source stands in each row of the result's embeddings, by mergekit's rules."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from engine.errors import PlanError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from engine.vocabulary._settings import Rule
+
+Rows = tuple[int, ...]
+
+DEFAULT = -1
+"""The row is the mean of the rows that `RowMap.defaults` names, or zero where it names none."""
+PADDING = -2
+"""No token has this id: the row is the mean of all rows that have one."""
+
+
+@dataclass(frozen=True, eq=False)
+class RowMap:
+    """How a source's embeddings become the result's.
+
+    `own`: for each row of the result the row of this source, DEFAULT or PADDING. `defaults`: for the rows that are
+    DEFAULT in any source the row of each donor, or -1 where it gives none; the same for all sources of a tensor.
+    """
+
+    own: Rows
+    defaults: Mapping[str, Rows]
+
+    def is_identity(self, rows: int) -> bool:
+        """Tell whether nothing changes in a source with this many rows."""
+        return self.own == tuple(range(rows))
+
+
+@dataclass(frozen=True)
+class Table:
+    """Where the tokens are. `tokens`: the result's, by id, None where an id has no token; `size`: rows with padding.
+
+    `places`: for each source the row of each of these tokens, or -1 where it has none.
+    """
+
+    tokens: Sequence[str | None]
+    size: int
+    places: Mapping[str, Rows]
+
+
+def places_of(tokens: Sequence[str | None], vocabulary: Mapping[str, int], rows: int) -> Rows:
+    """Look tokens up in a source's vocabulary; ids beyond its embeddings' rows count as missing."""
+    found = (vocabulary.get(token, -1) if token is not None else -1 for token in tokens)
+    return tuple(row if row < rows else -1 for row in found)
+
+
+def map_rows(table: Table, sources: Sequence[str], base: str | None, rules: Mapping[int, Rule]) -> dict[str, RowMap]:
+    """Map the rows of one tensor for each of its sources.
+
+    A token that one source alone has takes its row everywhere; one that several have takes the base's row where the
+    base has it, and else the mean of those that have it; one that none has is zero. `rules` say otherwise for single
+    tokens, by id: https://github.com/arcee-ai/mergekit#tokenizer-configuration.
+
+    Args:
+        table: the result's tokens and where each source has them.
+        sources: those that go into the tensor, in their order.
+        base: the base model, if the merge has one.
+        rules: the per-token rules of the configuration; a `source_id` has been looked up already.
+
+    Raises:
+        PlanError: a rule names a source that is not among `sources`, or a token that it lacks.
+    """
+    own = {source: [*table.places[source], *[PADDING] * (table.size - len(table.tokens))] for source in sources}
+    defaults = {source: [-1] * table.size for source in sources}
+    for row, token in enumerate(table.tokens):
+        rule = rules.get(row)
+        if token is None:
+            for source in sources:
+                own[source][row] = PADDING
+            continue
+        if rule and rule.force:
+            for source in sources:
+                own[source][row] = DEFAULT
+        if all(own[source][row] >= 0 for source in sources):
+            continue
+        for donor, place in _donors(table, sources, base, row, rule):
+            defaults[donor][row] = place
+    shared = {donor: tuple(places) for donor, places in defaults.items() if any(place >= 0 for place in places)}
+    return {source: RowMap(tuple(own[source]), shared) for source in sources}
+
+
+def _donors(
+    table: Table, sources: Sequence[str], base: str | None, row: int, rule: Rule | None
+) -> Sequence[tuple[str, int]]:
+    if rule and rule.kind == "zero":
+        return ()
+    if rule and rule.model is not None:
+        place = table.places[rule.model][row] if rule.kind == "model" else rule.source_id
+        if rule.model not in sources or place is None or place < 0:
+            raise PlanError(
+                f"`tokenizer.tokens` takes {rule.token!r} from {rule.model!r}, which has no row for it here.",
+                hint=f"Take it from one of {', '.join(sources)}, and name a token that it has.",
+            )
+        return ((rule.model, place),)
+    having = [source for source in sources if table.places[source][row] >= 0]
+    if len(having) > 1 and base in having:
+        having = [base]
+    return [(source, table.places[source][row]) for source in having]

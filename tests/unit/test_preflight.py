@@ -1,0 +1,83 @@
+"""Room for a merge: refused where the merge comes next, a warning where there is time."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from engine.errors import StageError
+from engine.events import ignore
+from engine.pin import Places, pin
+from engine.plan import make_plan
+from engine.preflight import Checked, check, check_models, check_room
+from engine.recipe import load_recipe
+from engine.store import Store
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from engine.plan import Plan
+
+MERGE = """\
+name: pair
+merge:
+  merge_method: linear
+  models:
+    - {model: ./base, parameters: {weight: RANGE}}
+    - {model: ./clinical, parameters: {weight: 0.5}}
+"""
+SEARCH = """\
+search:
+  n_trials: 2
+  objective: [{evaluator: fact_table, path: facts.yaml, split: dev}]
+"""
+FACTS = "relations: {}\n"
+HUGE = Checked((), 10**18, 10**18)
+
+
+def planned(folder: Path, models: dict[str, Path], *, search: bool = False) -> tuple[Plan, Store]:
+    for name in ("base", "clinical"):
+        (folder / name).symlink_to(models[name])
+    (folder / "facts.yaml").write_text(FACTS)
+    recipe = folder / "recipe.yaml"
+    recipe.write_text(
+        (MERGE + SEARCH).replace("RANGE", "{low: 0.0, high: 1.0}") if search else MERGE.replace("RANGE", "1")
+    )
+    loaded = load_recipe(recipe).recipe
+    return make_plan(loaded, pin(loaded, Places(folder, folder / ".store", fetch=False), ignore)), Store(
+        folder / ".store"
+    )
+
+
+def test_headers_tell_how_large_the_merge_will_be(tmp_path: Path, tiny_models: dict[str, Path]) -> None:
+    plan, store = planned(tmp_path, tiny_models)
+    checked = check_models(plan)
+    assert checked.merged_bytes > 0
+    assert checked.source_bytes == 2 * checked.merged_bytes
+    assert checked.warnings == check_room(plan, store, checked) == ()
+
+
+def test_a_merge_that_comes_next_is_refused(tmp_path: Path, tiny_models: dict[str, Path]) -> None:
+    plan, store = planned(tmp_path, tiny_models)
+    with pytest.raises(StageError) as caught:
+        check_room(plan, store, HUGE)
+    assert "has room for" in caught.value.message
+    assert "the merge takes 1050000.0 TB" in caught.value.message
+    assert "--out" in str(caught.value.hint)
+
+
+def test_a_merge_after_a_search_is_warned_of(tmp_path: Path, tiny_models: dict[str, Path]) -> None:
+    plan, store = planned(tmp_path, tiny_models, search=True)
+    disk, memory = check_room(plan, store, HUGE)
+    assert "free some space before it gets there" in disk
+    assert "The search, which holds every source and a candidate, may need 2000000.0 TB of memory" in memory
+
+
+def test_nothing_is_said_of_a_size_that_is_not_known(tmp_path: Path, tiny_models: dict[str, Path]) -> None:
+    assert check_room(*planned(tmp_path, tiny_models), Checked()) == ()
+
+
+def test_a_plan_warns_of_what_a_run_refuses(tmp_path: Path, tiny_models: dict[str, Path]) -> None:
+    plan, store = planned(tmp_path, tiny_models)
+    assert check(plan, store, strict=True) == check(plan, store, strict=False) == ()
