@@ -241,9 +241,9 @@ def _part(kernel: Callable[[Chunk], Tensor], chunk: Chunk) -> Tensor:
 
 @contextlib.contextmanager
 def threads(number: int) -> Iterator[None]:
-    """Let torch, and with it the executor, compute in some number of threads."""
+    """Let the executor compute in some number of threads: it takes half of those that torch has."""
     before = torch.get_num_threads()
-    torch.set_num_threads(number)
+    torch.set_num_threads(2 * number)
     try:
         yield
     finally:

@@ -58,7 +58,9 @@ class Workers:
 
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self._torch_threads = torch.get_num_threads()
-        self.count = _CUDA_THREADS if self.device.type == "cuda" else self._torch_threads
+        # Half of the processors: more threads would wait for the interpreter's lock between short tensor operations,
+        # and the system has pages to write meanwhile.
+        self.count = _CUDA_THREADS if self.device.type == "cuda" else max(1, self._torch_threads // 2)
         self._pool = ThreadPoolExecutor(self.count) if self.count > 1 else None
 
     def __enter__(self) -> Self:

@@ -2,11 +2,12 @@
 
     python -m tests.bench.merge [--shape tiny] [--rounds 1] [--methods linear,ties] [--results tests/bench/RESULTS.md]
 
-A round of a method is four things one after the other, each a process as a user would start it:
+A round of a method is five things one after the other, each a process as a user would start it:
 
     ours, first run       `recipe run` with a fresh store: the sources are digested too
     mergekit              `mergekit-yaml` with its defaults; it digests nothing
     ours, sources known   `recipe run` with a store that knows the sources' digests and holds no output
+    ours, merge alone     the same merge without digests, sums, card, and without being opened again
     the floors            with the first method only: cp, a bare lerp, sha256 of the output, importing torch
 
 Before each the inputs are read through, so that the page cache is warm, and what was written before is on the disk.
@@ -24,10 +25,10 @@ from pathlib import Path
 
 from tests.bench import machine, report
 from tests.bench.measure import measured
-from tests.bench.merge_tables import FIRST, FLOOR, FLOORS, KNOWN, MERGEKIT, tables
+from tests.bench.merge_tables import CORE, FIRST, FLOOR, FLOORS, KNOWN, MERGEKIT, tables
 from tests.bench.models import SHAPES, bench_folder, make, need_room
 from tests.bench.report import RawFile, Run
-from tests.bench.systems import agree, configuration, digest, fresh, model_of, run_mergekit, run_ours, size
+from tests.bench.systems import agree, configuration, digest, fresh, model_of, run_core, run_mergekit, run_ours, size
 
 METHODS = ("linear", "slerp", "ties", "dare_ties", "passthrough")
 _SHAPES = [name for name, shape in SHAPES.items() if "base" in shape.models]
@@ -39,7 +40,8 @@ _WARM = (
 )
 _DIGESTS = (
     "`first run` digests its sources (sha256); `sources known` has their digests from an earlier run, and no output. "
-    "Both digest their output, write a card and a lock, and flush to the disk (fsync): mergekit and the floors do not."
+    "Both digest their output, open it again and ask it (which imports transformers), write a card and a lock, and "
+    "flush to the disk (fsync): mergekit and the floors do not. `merge alone` reads, merges, writes and flushes, no more."
 )
 
 
@@ -83,6 +85,14 @@ def one_round(bench: Bench, method: str, number: int, *, floors: bool) -> Iterat
     if digest(model_of(first)) != digest(model_of(second)):
         raise SystemExit(f"{method}: two runs of ours wrote different weights.")
     shutil.rmtree(second)
+
+    alone = bench.work / "alone"
+    shutil.rmtree(alone, ignore_errors=True)
+    bench.settle()
+    yield Run(method, CORE, number, run_core(config, alone), size(alone))
+    if digest(model_of(first)) != digest(alone):
+        raise SystemExit(f"{method}: the merge alone wrote other weights than the recipe.")
+    shutil.rmtree(alone)
     if floors:
         yield from _floors(bench, model_of(first), number)
     shutil.rmtree(first)

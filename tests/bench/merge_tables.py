@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from tests.bench import report
 from tests.bench.report import Run, Table
 
-FIRST, KNOWN, MERGEKIT = "ours, first run", "ours, sources known", "mergekit"
-OURS = (FIRST, KNOWN)
+FIRST, KNOWN, CORE, MERGEKIT = "ours, first run", "ours, sources known", "ours, merge alone", "mergekit"
+RECIPES, OURS = (FIRST, KNOWN), (FIRST, KNOWN, CORE)
 FLOOR = "floor"
 FLOORS = ("cp", "bare lerp", "sha256 of the output", "import torch")
 GOALS = {"linear": 3.0, "slerp": 8.0, "ties": 7.0, "dare_ties": 4.0}
@@ -51,7 +51,7 @@ def tables(runs: Sequence[Run], methods: Sequence[str]) -> list[Table]:
             ("method", "ours", "CPU / lerp", "wall / lerp", "CPU / (lerp + sha256)", "CPU / cp", "wall / cp"),
             [_over_floor(runs, method, system) for method, system in ours],
         ),
-        phases([(method, system, report.of(runs, method, system)) for method, system in ours]),
+        phases([(method, system, report.of(runs, method, system)) for method in methods for system in RECIPES]),
     ]
 
 

@@ -60,6 +60,11 @@ def run_mergekit(config: Path, out: Path) -> Usage:
     return measured([_program("mergekit-yaml"), str(config), str(out)], out.with_suffix(".log"))
 
 
+def run_core(config: Path, out: Path) -> Usage:
+    """Run the merge alone."""
+    return measured([sys.executable, "-m", "tests.bench.core", str(config), str(out)], out.with_suffix(".log"))
+
+
 def fresh(out: Path, known: Path | None = None) -> None:
     """Empty a folder of ours; where `known` is another one, the digests that its store holds are kept.
 
