@@ -41,7 +41,7 @@ _WARM = (
 _DIGESTS = (
     "`first run` digests its sources (sha256); `sources known` has their digests from an earlier run, and no output. "
     "Both digest their output, open it again and ask it (which imports transformers), write a card and a lock, and "
-    "flush to the disk (fsync): mergekit and the floors do not. `merge alone` reads, merges, writes and flushes, no more."
+    "flush to the disk (fsync): mergekit and the floors do not. `merge alone` reads, merges, writes and flushes."
 )
 
 

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from tests.bench import machine, report
 from tests.bench.measure import Usage, measured
-from tests.bench.merge_tables import FLOOR, KNOWN, OURS, phases
+from tests.bench.merge_tables import FLOOR, KNOWN, RECIPES, phases
 from tests.bench.models import SHAPES, bench_folder, make, need_room, weights
 from tests.bench.report import RawFile, Run, Table
 from tests.bench.systems import agree, configuration, fresh, model_of, run_ours, size
@@ -69,7 +69,7 @@ def one_round(cold: Cold, number: int) -> Iterator[Run]:
     config, out = cold.work / f"{METHOD}.yml", cold.work / "ours"
     config.write_text(configuration(METHOD, cold.models, cold.layers), encoding="utf-8")
     fresh(out)
-    for system in OURS:
+    for system in RECIPES:
         if system == KNOWN:
             fresh(out, known=out)
         cold.drop()
@@ -100,10 +100,10 @@ def _together(one: Usage, two: Usage) -> Usage:
 
 def tables(runs: Sequence[Run]) -> list[Table]:
     """Put the measurements together."""
-    names = [(FLOOR, name) for name in FLOORS] + [(METHOD, system) for system in OURS]
+    names = [(FLOOR, name) for name in FLOORS] + [(METHOD, system) for system in RECIPES]
     both = report.wall(report.of(runs, FLOOR, BOTH))
     ratios = []
-    for system in OURS:
+    for system in RECIPES:
         mine = report.of(runs, METHOD, system)
         anon = report.median(run.usage.anon / 1e9 for run in mine)
         wall = report.wall(mine) / both
@@ -115,7 +115,7 @@ def tables(runs: Sequence[Run]) -> list[Table]:
             [[method, system, *report.usage_row(report.of(runs, method, system))] for method, system in names],
         ),
         Table("Ours / in and out", ("method", "ours", "wall", "goal", "RssAnon GB", "goal"), ratios),
-        phases([(METHOD, system, report.of(runs, METHOD, system)) for system in OURS]),
+        phases([(METHOD, system, report.of(runs, METHOD, system)) for system in RECIPES]),
     ]
 
 
