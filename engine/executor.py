@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from torch.nn import Module
 
     from engine.checkpoints import Source, TensorSpec
+    from engine.files import RunningDigests
 
 
 class Merger:
@@ -79,10 +80,18 @@ class Merger:
             self._make(name, workers, lambda first, part: _place(flat, first, part))
         return made
 
-    def write(self, folder: Path, emit: Emit = ignore, *, max_shard_bytes: int = MAX_SHARD_BYTES) -> None:
+    def write(
+        self,
+        folder: Path,
+        emit: Emit = ignore,
+        *,
+        max_shard_bytes: int = MAX_SHARD_BYTES,
+        digests: RunningDigests | None = None,
+    ) -> None:
         """Stream the merged model into an existing folder: weights, tokenizer, generation_config.json, config.json.
 
-        Emits `warning` with {"message"} and `progress` with {"done", "total", "unit": "B"}.
+        Emits `warning` with {"message"} and `progress` with {"done", "total", "unit": "B"}. `digests` follow the
+        weights as they are written.
 
         Raises:
             StageError: a tensor that is not finite, a folder with weights in it, or too little room on the disk.
@@ -95,6 +104,8 @@ class Merger:
             for spec, following in zip(self.specs, ahead, strict=True):
                 self._expect(following)
                 self._make(spec.name, workers, partial(writer.put, spec.name))
+                if digests is not None:
+                    digests.follow(*writer.end_of(spec.name))
                 report(spec.nbytes)
         self.write_tokenizer(folder)
         write_config(folder, self.plan.config)

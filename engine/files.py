@@ -5,8 +5,11 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any, BinaryIO, Self
+
+_BLOCK = 1 << 20
 
 
 def sha256_of(path: Path) -> str:
@@ -19,6 +22,45 @@ def sha256_of_all(paths: Sequence[Path], digest: Callable[[Path], str] = sha256_
     """Digest files side by side, one on each processor; `digest` may be one that remembers."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         return list(pool.map(digest, paths))
+
+
+class RunningDigests:
+    """Digests of files that are still being written: a thread reads what is finished while the next bytes are made.
+
+    Used as a context. Files are followed from their beginning, each part once.
+    """
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1)
+        self._tasks: list[Future[None]] = []
+        self._digests: dict[Path, tuple[Any, BinaryIO]] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.shutdown(cancel_futures=True)
+        for _, file in self._digests.values():
+            file.close()
+
+    def follow(self, path: Path, stop: int) -> None:
+        """Say that the first `stop` bytes of a file will not change any more."""
+        self._tasks.append(self._thread.submit(self._read, path, stop))
+
+    def finish(self) -> dict[Path, str]:
+        """Wait, and give the sha256 of what was followed of each file."""
+        for task in self._tasks:
+            task.result()
+        return {path: digest.hexdigest() for path, (digest, _) in self._digests.items()}
+
+    def _read(self, path: Path, stop: int) -> None:
+        if path not in self._digests:
+            self._digests[path] = (hashlib.sha256(), path.open("rb", buffering=0))
+        digest, file = self._digests[path]
+        buffer = memoryview(bytearray(_BLOCK))
+        while file.tell() < stop:
+            count = file.readinto(buffer[: stop - file.tell()])  # type: ignore[attr-defined]
+            digest.update(buffer[:count])
 
 
 def write_atomically(path: Path, text: str) -> None:

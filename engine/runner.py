@@ -100,10 +100,11 @@ def _locked(stage: Stage, plan: Plan, store: Store, folders: Mapping[str, Path],
     emit(Event("stage_started"))
     started = time.monotonic()
     about = {"kind": stage.kind, "spec": stage.spec, "versions": _versions()}
-    with store.write(key, about) as output:
+    digests: dict[Path, str] = {}
+    with store.write(key, about, digests) as output:
         inputs = {role: folders[node] for role, node in stage.inputs.items()}
         place = store.scratch(scratch)
-        work = Work(stage.spec, plan.recipe.seed, inputs, stage.files, stage.labels, output, place, emit)
+        work = Work(stage.spec, plan.recipe.seed, inputs, stage.files, stage.labels, output, place, emit, digests)
         import_module(f"engine.stages.{stage.kind}").run(work)
     _tidy(stage, store)
     emit(Event("stage_finished", data={"seconds": round(time.monotonic() - started, 1)}))

@@ -19,6 +19,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from filelock import FileLock, Timeout
@@ -95,19 +96,22 @@ class Store:
             lock.release()
 
     @contextmanager
-    def write(self, key: str, about: Mapping[str, Any]) -> Iterator[Path]:
+    def write(
+        self, key: str, about: Mapping[str, Any], known: Mapping[Path, str] = MappingProxyType({})
+    ) -> Iterator[Path]:
         """Give an empty folder to fill; it becomes the output of the key when the block ends without an error.
 
         Args:
             key: The stage's key; its lock must be held.
             about: What is recorded beside the files' sizes and digests (kind, versions, …); JSON values.
+            known: Digests of files that were taken while they were written; asked for when the block ends.
         """
         final, temporary = self.output(key), self.root / "outputs" / f".tmp-{key[:32]}"
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         try:
             yield temporary
-            _seal(temporary, {"key": key, **about})
+            _seal(temporary, {"key": key, **about}, known)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
@@ -116,15 +120,16 @@ class Store:
         sync_folder(final.parent)
 
 
-def _seal(folder: Path, about: Mapping[str, Any]) -> None:
+def _seal(folder: Path, about: Mapping[str, Any], known: Mapping[Path, str]) -> None:
     """Flush every file, then write the record that makes the folder complete."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     for path in paths:
         with path.open("rb") as file:
             os.fsync(file.fileno())
+    fresh = [path for path in paths if path not in known]
+    digests = {**known, **dict(zip(fresh, sha256_of_all(fresh), strict=True))}
     files = {
-        path.relative_to(folder).as_posix(): {"size": path.stat().st_size, "sha256": sha256}
-        for path, sha256 in zip(paths, sha256_of_all(paths), strict=True)
+        path.relative_to(folder).as_posix(): {"size": path.stat().st_size, "sha256": digests[path]} for path in paths
     }
     write_atomically(folder / _RECORD, json.dumps({**about, "files": files}, indent=1, ensure_ascii=False) + "\n")
     for path in [folder, *(path for path in folder.rglob("*") if path.is_dir())]:

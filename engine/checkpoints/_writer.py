@@ -14,6 +14,7 @@ import shutil
 import struct
 import threading
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Self
 
 from engine.checkpoints._header import ITEM_BYTES, SAFETENSORS_NAMES
@@ -22,7 +23,6 @@ from engine.errors import StageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
     from torch import Tensor
 
@@ -103,6 +103,11 @@ class CheckpointWriter:
             _write_at(stream.fileno(), content, start + first * ITEM_BYTES[spec.dtype])
             with self._counting:
                 self._missing[name] -= len(content)
+
+    def end_of(self, name: str) -> tuple[Path, int]:
+        """Give the file that a tensor lies in, and the position of its end there."""
+        stream, start, spec = self._places[name]
+        return Path(stream.name), start + spec.nbytes
 
     def _check_whole(self) -> None:
         """Check that every byte was written: the files have their size from the start, and zeros where nothing came."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,8 @@ class Work:
     """What a stage is given.
 
     `inputs` maps roles to complete folders, `files` digests to data files, `labels` the merge's models (`m0` …) to the
-    names that people use. The stage fills `output`; what it leaves in `scratch` survives a crash.
+    names that people use. The stage fills `output`, and `digests` with the sha256 of files there that it has taken
+    already; what it leaves in `scratch` survives a crash.
     """
 
     spec: Mapping[str, Any]
@@ -30,6 +31,7 @@ class Work:
     output: Path
     scratch: Path
     emit: Emit
+    digests: dict[Path, str] = field(default_factory=dict)
 
 
 def open_sources(work: Work, *, resident: bool = False) -> dict[str, Source]:

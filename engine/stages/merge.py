@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from engine.executor import Merger
+from engine.files import RunningDigests
 from engine.gate import check_merged
 from engine.stages import Work, labelled, open_sources
 
@@ -24,6 +25,8 @@ def run(work: Work) -> None:
     merger = Merger(labelled(config, work.labels), sources, seed=work.seed)
     model = work.output / "model"
     model.mkdir()
-    merger.write(model, work.emit)
+    with RunningDigests() as digests:
+        merger.write(model, work.emit, digests=digests)
+        work.digests.update(digests.finish())
     check_merged(model, merger.specs, work.emit)
     (work.output / "merge.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
