@@ -104,8 +104,9 @@ class Merger:
             for spec, following in zip(self.specs, ahead, strict=True):
                 self._expect(following)
                 self._make(spec.name, workers, partial(writer.put, spec.name))
+                finished = writer.finish(spec.name)
                 if digests is not None:
-                    digests.follow(*writer.end_of(spec.name))
+                    digests.follow(*finished)
                 report(spec.nbytes)
         self.write_tokenizer(folder)
         write_config(folder, self.plan.config)

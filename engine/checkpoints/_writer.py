@@ -13,6 +13,7 @@ import os
 import shutil
 import struct
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Self
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 MAX_SHARD_BYTES = 5_000_000_000  # what transformers and mergekit write
 _ALIGNMENT = 8
+_BACKLOG = 8  # parts that wait to be written
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,9 @@ class CheckpointWriter:
         self._files: list[BinaryIO] = []
         self._places: dict[str, tuple[BinaryIO, int, TensorSpec]] = {}
         self._missing = {spec.name: spec.nbytes for spec in specs}
-        self._counting = threading.Lock()
+        self._thread = ThreadPoolExecutor(1)
+        self._room = threading.Semaphore(_BACKLOG)
+        self._failure: BaseException | None = None
 
     def __enter__(self) -> Self:
         try:
@@ -83,6 +87,7 @@ class CheckpointWriter:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
+            self._thread.shutdown()
             if kind is None:
                 self._check_whole()
                 for stream in self._files:
@@ -92,25 +97,43 @@ class CheckpointWriter:
             self._close()
 
     def put(self, name: str, first: int, part: Tensor) -> None:
-        """Write elements of a tensor from its element `first` on, in the dtype of its spec."""
+        """Write elements of a tensor from its element `first` on, in the dtype of its spec; `part` is the writer's now.
+
+        A thread writes while the caller goes on; it is never more than a few parts behind.
+        """
         import torch
 
-        stream, start, spec = self._places[name]
+        _, start, spec = self._places[name]
         if part.dtype != getattr(torch, spec.dtype):
             raise TypeError(f"{name}: {part.dtype} was computed where {spec} was announced")
         if part.numel():
             content = part.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
-            _write_at(stream.fileno(), content, start + first * ITEM_BYTES[spec.dtype])
-            with self._counting:
-                self._missing[name] -= len(content)
+            self._room.acquire()
+            self._thread.submit(self._write, name, content, start + first * ITEM_BYTES[spec.dtype])
+        if self._failure is not None:
+            raise self._failure
 
-    def end_of(self, name: str) -> tuple[Path, int]:
-        """Give the file that a tensor lies in, and the position of its end there."""
+    def finish(self, name: str) -> tuple[Path, int]:
+        """Wait until a tensor's parts are in its file; give the file, and the position of the tensor's end there."""
+        self._thread.submit(int).result()
+        if self._failure is not None:
+            raise self._failure
         stream, start, spec = self._places[name]
         return Path(stream.name), start + spec.nbytes
 
+    def _write(self, name: str, content: memoryview, position: int) -> None:
+        try:
+            _write_at(self._places[name][0].fileno(), content, position)
+            self._missing[name] -= len(content)
+        except BaseException as error:  # noqa: BLE001 - raised where the parts come from
+            self._failure = error
+        finally:
+            self._room.release()
+
     def _check_whole(self) -> None:
         """Check that every byte was written: the files have their size from the start, and zeros where nothing came."""
+        if self._failure is not None:
+            raise self._failure
         name = next((name for name, left in self._missing.items() if left), None)
         if name is not None:
             raise RuntimeError(f"{name}: {self._missing[name]} bytes are missing")
