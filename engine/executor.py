@@ -62,7 +62,7 @@ class Merger:
         self.names = tuple(self.plan.steps)
         self._sources: Mapping[str, Reader] = renumbered(sources, self.plan.vocabulary)
         self._seed = seed
-        self._memory = {} if memory is None else memory
+        self._memory = memory
         self._chunk = chunk
 
     def tensor(self, name: str) -> Tensor:
@@ -142,7 +142,7 @@ class Merger:
             put(0, self._copied(step).reshape(-1))
             return
         moved = [pair for pair in step.inputs if pair in self.plan.vocabulary.maps]
-        memory = self._memory.setdefault(str((step.inputs, moved)), {})
+        memory = None if self._memory is None else self._memory.setdefault(str((step.inputs, moved)), {})
         rows = [
             Rows(f"The tensor {tensor} of {source}", partial(self._sources[source].rows, tensor))
             for source, tensor in step.inputs

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, BinaryIO, Self
+from typing import Any, Self
 
 _BLOCK = 1 << 20
 
@@ -33,34 +34,38 @@ class RunningDigests:
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(1)
         self._tasks: list[Future[None]] = []
-        self._digests: dict[Path, tuple[Any, BinaryIO]] = {}
+        self._digests: dict[Path, tuple[Any, int]] = {}
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._thread.shutdown(cancel_futures=True)
-        for _, file in self._digests.values():
-            file.close()
 
     def follow(self, path: Path, stop: int) -> None:
         """Say that the first `stop` bytes of a file will not change any more."""
         self._tasks.append(self._thread.submit(self._read, path, stop))
 
     def finish(self) -> dict[Path, str]:
-        """Wait, and give the sha256 of what was followed of each file."""
+        """Wait, and give the sha256 of the files that were followed to their end; others are left out."""
         for task in self._tasks:
             task.result()
-        return {path: digest.hexdigest() for path, (digest, _) in self._digests.items()}
+        return {
+            path: digest.hexdigest() for path, (digest, read) in self._digests.items() if read == path.stat().st_size
+        }
 
     def _read(self, path: Path, stop: int) -> None:
-        if path not in self._digests:
-            self._digests[path] = (hashlib.sha256(), path.open("rb", buffering=0))
-        digest, file = self._digests[path]
+        digest, position = self._digests.get(path) or (hashlib.sha256(), 0)
         buffer = memoryview(bytearray(_BLOCK))
-        while file.tell() < stop:
-            count = file.readinto(buffer[: stop - file.tell()])  # type: ignore[attr-defined]
-            digest.update(buffer[:count])
+        with path.open("rb", buffering=0) as file:
+            file.seek(position)
+            while position < stop:
+                count = file.readinto(buffer[: stop - position])
+                if not count:
+                    raise OSError(errno.EIO, "it ends before what was written to it", str(path))
+                digest.update(buffer[:count])
+                position += count
+        self._digests[path] = (digest, position)
 
 
 def write_atomically(path: Path, text: str) -> None:

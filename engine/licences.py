@@ -24,15 +24,16 @@ def licence_of(folder: Path) -> str | None:
     try:
         with (folder / "README.md").open(encoding="utf-8", errors="replace") as file:
             found = _FRONT_MATTER.match(file.read(_MAX_CHARACTERS).replace("\r\n", "\n"))
-        head = yaml.safe_load(found[1]) if found else None
-    except (OSError, yaml.YAMLError, RecursionError):
+        # Text alone: no dates that may not exist, no merge keys that grow.
+        head = yaml.load(found[1], Loader=yaml.BaseLoader) if found else None  # noqa: S506 - the safest loader
+    except (OSError, ValueError, yaml.YAMLError, RecursionError):
         return None
     if not isinstance(head, dict):
         return None
     stated = head.get("license")
-    names = [str(one).strip() for one in stated] if isinstance(stated, list) else [str(stated or "").strip()]
+    names = [one.strip() for one in (stated if isinstance(stated, list) else [stated]) if isinstance(one, str)]
     if names == ["other"]:
-        names = [str(head.get("license_name") or "").strip()]
+        names = [one.strip() for one in [head.get("license_name")] if isinstance(one, str)]
     known = [name for name in names if name.lower() not in _UNSTATED]
     return ", ".join(known) or None
 

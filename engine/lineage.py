@@ -54,7 +54,8 @@ def weights(folder: Path) -> dict[str, Any]:
     """
     checkpoint = open_checkpoint(folder)
     config, infos = checkpoint.config, checkpoint.tensors.values()
-    text: Mapping[str, Any] = config.get("text_config") or config
+    inner = config.get("text_config")
+    text: Mapping[str, Any] = inner if isinstance(inner, dict) else config
     layers = next((text[key] for key in _LAYER_COUNTS if key in text), None)
     dtypes = dict.fromkeys(info.dtype for info in infos)
     return {

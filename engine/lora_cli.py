@@ -91,9 +91,11 @@ def _folder(text: str) -> Path:
     """Find a model or an adapter: a folder of this machine, or a repository of the Hub, which is fetched if need be."""
     from engine.models import hub_snapshot
     from engine.references import parse_reference
+    from engine.untrusted import refuse_code
 
     path = Path(text).expanduser()
     if path.is_dir():
+        refuse_code(path)
         return path
     try:
         reference = parse_reference(text)
@@ -102,6 +104,7 @@ def _folder(text: str) -> Path:
     found = hub_snapshot(reference, fetch=True) if reference.kind == "hub" else None
     if found is None:
         raise PinError(f"There is no folder {text}.", hint="Write a path, or org/name[@revision] of the Hub.")
+    refuse_code(found)
     return found
 
 

@@ -24,7 +24,17 @@ if TYPE_CHECKING:
 
 _BLOCK = 1 << 20
 # What a checkpoint or an adapter is made of; a snapshot of the Hub leaves everything else (pickles, code) behind.
-_WANTED = ("*.safetensors", "*.json", "tokenizer.model", "*.jinja", "merges.txt", "vocab.txt", "LICENSE*", "NOTICE*")
+_WANTED = (
+    "*.safetensors",
+    "*.json",
+    "tokenizer.model",
+    "spiece.model",
+    "*.jinja",
+    "merges.txt",
+    "vocab.txt",
+    "LICENSE*",
+    "NOTICE*",
+)
 
 
 @dataclass(frozen=True)

@@ -82,9 +82,12 @@ def make_plan(recipe: Recipe, pins: Pins) -> Plan:
 
 @dataclass(frozen=True)
 class _Model:
-    """A model in use: the node that holds its weights and, if there is one, the node of its adapter."""
+    """A model in use: the node that holds its weights and, if there is one, the node of its adapter.
 
-    label: str
+    Two names of one model are one model; `label` is the name that was met first.
+    """
+
+    label: str = field(compare=False)
     source: str
     adapter: str | None = None
 
@@ -142,7 +145,9 @@ class _Builder:
 
     def _adapter(self, reference: ModelReference) -> str:
         if reference.kind == "section" and reference.name in self._recipe.sft:
-            return f"sft {reference.name}"
+            adapter = self._sft(reference.name).adapter
+            assert adapter is not None  # noqa: S101 - a fine-tune gives one
+            return adapter
         return self._model(reference).source
 
     def _source(self, reference: ModelReference, label: str) -> str:

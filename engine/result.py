@@ -7,6 +7,7 @@ model/                                                the checkpoint with its ca
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from engine import card
-from engine.files import sha256_of, write_atomically
+from engine.files import sha256_of, sync_folder, write_atomically
 from engine.lineage import LINEAGE, lineage, weights
 from engine.pin import Pins, lock
 from engine.plan import Plan, Stage
@@ -155,14 +156,20 @@ def _place_model(merged: Path, model: Path, texts: Mapping[str, str]) -> None:
         write_atomically(temporary / name, text)
         sums[name] = sha256_of(temporary / name)
     write_atomically(temporary / "SHA256SUMS", "".join(f"{sums[name]}  {name}\n" for name in sorted(sums)))
+    sync_folder(temporary)
     if model.exists():
         model.replace(old)
     temporary.replace(model)
+    sync_folder(model.parent)
     shutil.rmtree(old, ignore_errors=True)
 
 
 def _link_or_copy(file: Path, target: Path) -> None:
-    try:
-        target.hardlink_to(file)
-    except OSError:
-        shutil.copyfile(file, target)
+    """Link weights; what a person may edit is copied, so that the store keeps what it recorded."""
+    if file.suffix == ".safetensors":
+        with contextlib.suppress(OSError):
+            target.hardlink_to(file)
+            return
+    shutil.copyfile(file, target)
+    with target.open("rb") as copy:
+        os.fsync(copy.fileno())

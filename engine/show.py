@@ -35,6 +35,8 @@ def show(place: Path, runs: Path) -> dict[str, Any]:
     """
     model, run = _located(place, runs)
     lineage = _json(model / LINEAGE)
+    if not (isinstance(lineage, dict) and {"merge", "sources", "versions", "seed"} <= lineage.keys()):
+        lineage = None
     facts: dict[str, Any] = {"name": (lineage or {}).get("name") or (run or model).resolve().name, "folder": str(model)}
     facts["weights"] = weights(model)
     facts["lineage"] = lineage

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from engine.checkpoints._adapter_config import AdapterConfig, read_adapter_config
+from engine.checkpoints._adapter_config import MAX_NAME, AdapterConfig, read_adapter_config
 from engine.checkpoints._header import read_header
 from engine.checkpoints._reader import EMBEDDING, HEAD, inside, no_weights, read_tensor
 from engine.errors import PlanError
@@ -85,6 +85,10 @@ class Adapter:
         update = self.updates[name]
         return read_tensor(update.b, self._maps), read_tensor(update.a, self._maps)
 
+    def release(self, name: str) -> None:
+        """Let go of a tensor's factors."""
+        self._factors.pop(name, None)
+
     def _pair(self, name: str) -> tuple[Tensor, Tensor]:
         """Give the factors whose product has the base tensor's shape, in float32 memory of their own."""
         if name not in self._factors:
@@ -148,6 +152,8 @@ def _repeats(info: TensorInfo, base: Mapping[str, TensorInfo]) -> bool:
 
 def _module(folder: Path, key: str) -> str:
     module = key.removeprefix(PREFIX).removesuffix(LINEAR_KEYS[0]).removesuffix(EMBEDDING_KEYS[0])
+    if len(module) > MAX_NAME:
+        raise PlanError(f"The adapter {folder} has a key of {len(key)} characters.", hint="Download it again.")
     if not key.startswith(PREFIX):
         raise PlanError(
             f"The adapter {folder} changes {module} by the key {key}, which does not begin with {PREFIX}.",

@@ -34,11 +34,13 @@ _UNSUPPORTED = (
 )
 # These initialisations leave the base as it was; PiSSA, OLoRA, LoftQ and their kin train against a changed base.
 _PLAIN_INITIALISATIONS = (True, False, "gaussian", "eva", "orthogonal")
-# What keeps a regular expression busy for years: a repeated group, or many repetitions. No module's name needs them.
-_REPEATED_GROUP = re.compile(r"\)[*+{]")
-_REPETITION = re.compile(r"[*+{]")
+# What keeps a regular expression busy for years: a repeated group, or many choices. No module's name needs them.
+_REPEATED_GROUP = re.compile(r"\)[*+{?]")
+_REPETITION = re.compile(r"[*+{?|]")
 _MAX_REPETITIONS = 3
-_MAX_LENGTH = 300
+MAX_NAME = 300
+"""Characters of a module's name, and of a pattern for some."""
+_LARGEST = 1e9
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,11 @@ def read_adapter_config(folder: Path) -> AdapterConfig:
 
 
 def _matches(pattern: str, module: str) -> bool:
-    return re.match(rf"(.*\.)?({pattern})$", module) is not None
+    return re.match(_anywhere(pattern), module) is not None
+
+
+def _anywhere(pattern: str) -> str:
+    return rf"(.*\.)?({pattern})$"
 
 
 def _wrong_numbers(settings: Mapping[str, Any]) -> list[str]:
@@ -109,17 +115,18 @@ def _wrong_numbers(settings: Mapping[str, Any]) -> list[str]:
 def _is_number(value: object, *, whole: bool) -> bool:
     if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
         return False
-    return math.isfinite(value) and (value > 0 or not whole)
+    return abs(value) < _LARGEST and (value > 0 or not whole)  # false for NaN too
 
 
 def _wrong_patterns(settings: Mapping[str, Any]) -> list[str]:
     found = []
     for pattern in [*(settings.get("rank_pattern") or {}), *(settings.get("alpha_pattern") or {})]:
-        try:
-            re.compile(pattern)
-        except re.error as error:
-            found.append(f"the pattern {pattern!r} is no regular expression ({error})")
         tangled = _REPEATED_GROUP.search(pattern) or len(_REPETITION.findall(pattern)) > _MAX_REPETITIONS
-        if tangled or len(pattern) > _MAX_LENGTH:
+        if tangled or len(pattern) > MAX_NAME:
             found.append(f"the pattern {pattern!r} repeats too much to be safe")
+            continue
+        try:
+            re.compile(_anywhere(pattern))
+        except (re.error, OverflowError, RecursionError) as error:
+            found.append(f"the pattern {pattern!r} is no regular expression ({error})")
     return found

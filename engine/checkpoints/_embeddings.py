@@ -20,7 +20,8 @@ _NAMES = re.compile(
 
 def vocabulary_size(config: Mapping[str, Any]) -> int | None:
     """Give `vocab_size` of a config, or of its text model where it has several."""
-    size = config.get("vocab_size", (config.get("text_config") or {}).get("vocab_size"))
+    text = config.get("text_config")
+    size = config.get("vocab_size", text.get("vocab_size") if isinstance(text, dict) else None)
     return size if isinstance(size, int) else None
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from engine.checkpoints._tokenizer import TOKENIZER_FILES
 from engine.errors import StageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from engine.checkpoints._reader import Checkpoint
@@ -19,8 +20,20 @@ if TYPE_CHECKING:
 _DTYPE_KEYS = ("dtype", "torch_dtype")
 _LAYER_COUNTS = ("num_hidden_layers", "n_layer")
 _TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
-# A local path, which tells where the model was trained and is wrong anywhere else, and what names code to run.
-_PRIVATE = ("_name_or_path", "auto_map", "attn_implementation", "_attn_implementation", "_attn_implementation_internal")
+# Local paths, which tell where a model was trained and are wrong anywhere else, and what names code to run.
+_PRIVATE = (
+    "_name_or_path",
+    "name_or_path",
+    "tokenizer_file",
+    "special_tokens_map_file",
+    "auto_map",
+    "model_file",
+    "custom_pipelines",
+    "attn_implementation",
+    "_attn_implementation",
+    "_attn_implementation_internal",
+)
+_SETTINGS_FILES = ("tokenizer_config.json", "special_tokens_map.json", "generation_config.json")
 _TEMPLATES = ("chat_template.jinja", "chat_template.json")
 # They describe the tokenizer without the tokens that are added, or all of them in another way.
 _WITHOUT_ADDED = ("added_tokens.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt", "merges.txt")
@@ -43,7 +56,7 @@ def merged_config(
         tokenizer: the config of the tokenizer's source, whose special token ids are taken.
         vocabulary: rows of the embeddings, where the ids of `config` no longer hold.
     """
-    adapted = {key: value for key, value in config.items() if key not in _PRIVATE}
+    adapted: dict[str, Any] = _public(config)
     # transformers 5 writes `dtype`; what reads older files looks for `torch_dtype`.
     adapted.update(dict.fromkeys([key for key in _DTYPE_KEYS if key in adapted] or _DTYPE_KEYS[:1], dtype))
     for key in _LAYER_COUNTS:
@@ -55,6 +68,23 @@ def merged_config(
         adapted = _with_vocabulary(adapted, vocabulary)
     adapted.update({key: tokenizer[key] for key in _TOKEN_IDS if key in tokenizer})
     return adapted
+
+
+def _public(node: Any) -> Any:  # noqa: ANN401 - JSON
+    """Leave out, at any depth, what must not travel with a model."""
+    if isinstance(node, Mapping):
+        return {key: _public(value) for key, value in node.items() if key not in _PRIVATE}
+    return [_public(value) for value in node] if isinstance(node, list) else node
+
+
+def _public_file(content: bytes) -> bytes:
+    """Clean a file of settings; the same bytes where there is nothing to leave out."""
+    try:
+        settings = json.loads(content)
+    except (ValueError, RecursionError):
+        return content
+    public = _public(settings)
+    return content if public == settings else (json.dumps(public, indent=2, ensure_ascii=False) + "\n").encode()
 
 
 def _with_vocabulary(config: Mapping[str, Any], rows: int) -> dict[str, Any]:
@@ -87,7 +117,7 @@ def copy_tokenizer(
     tokens: Mapping[str, int] | None = None,
     chat_template: str | None = None,
 ) -> None:
-    """Copy the tokenizer's files and `generation_config.json`, bit by bit where nothing changes.
+    """Copy the tokenizer's files and `generation_config.json`, bit by bit but for local paths and what is asked.
 
     Args:
         source: whose files are taken.
@@ -110,6 +140,8 @@ def copy_tokenizer(
             _check_ids(content, tokens or {}, file)
         if name == "tokenizer_config.json" and (added or chat_template is not None):
             content = _adapted_settings(content, chat_template, has_added=bool(added))
+        if name in _SETTINGS_FILES:
+            content = _public_file(content)
         _write(folder / name, content)
     if chat_template is not None:
         _write(folder / _TEMPLATES[0], chat_template.encode())

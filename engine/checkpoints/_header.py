@@ -74,7 +74,7 @@ def read_header(file: Path) -> dict[str, TensorInfo]:
         data = _LENGTH_BYTES + length
         entries = [_entry(file, name, entry, data) for name, entry in header.items()]
         infos = sorted(entries, key=lambda info: (info.start, info.stop))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise _damaged(file, f"its header cannot be read: {error}") from error
     _check_extent(file, infos, _LENGTH_BYTES + length, size)
     return {info.name: info for info in infos}

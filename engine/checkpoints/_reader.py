@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import mmap
+import warnings
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ EMBEDDING = "model.embed_tokens.weight"
 HEAD = "lm_head.weight"
 # Old Llama checkpoints carry this table; no model reads it back, and it is no weight.
 _DERIVED = ".rotary_emb.inv_freq"
+_BLOCK = 1 << 20
 _PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "adapter_model.bin")
 
 
@@ -66,13 +68,15 @@ def read_tensor(info: TensorInfo, maps: dict[Path, mmap.mmap]) -> Tensor:
         return torch.empty(info.shape, dtype=dtype)
     if info.file not in maps:
         with info.file.open("rb") as stream:
-            # A private mapping: torch wants a writable buffer, and the file must not change whatever is done to it.
-            maps[info.file] = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY)
+            # Read-only: a private writable mapping would count as memory, though nothing is ever written to it.
+            maps[info.file] = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
     mapped = maps[info.file]
     if info.start % ITEM_BYTES[info.dtype]:
         return torch.frombuffer(bytearray(mapped[info.start : info.stop]), dtype=dtype).reshape(info.shape)
     count = (info.stop - info.start) // ITEM_BYTES[info.dtype]
-    return torch.frombuffer(mapped, dtype=dtype, count=count, offset=info.start).reshape(info.shape)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given buffer is not writable")
+        return torch.frombuffer(mapped, dtype=dtype, count=count, offset=info.start).reshape(info.shape)
 
 
 def open_checkpoint(folder: Path) -> Checkpoint:
@@ -108,7 +112,7 @@ def read_json(folder: Path, name: str, need: str) -> dict[str, Any]:
         )
     try:
         value = json.loads(inside(folder, name, "the folder").read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise PlanError(f"{folder / name} is no valid JSON: {error}.", hint="Download or write it again.") from error
     if not isinstance(value, dict):
         raise PlanError(f"{folder / name} should hold a JSON object and holds a {type(value).__name__}.")
@@ -152,6 +156,8 @@ def _read_shards(folder: Path) -> dict[str, TensorInfo]:
     headers: dict[str, dict[str, TensorInfo]] = {}
     for shard in sorted(dict.fromkeys(weight_map.values())):
         path = inside(folder, shard, f"the weight_map of {INDEX}")
+        if path.parent != folder:  # its digest would not see them
+            raise PlanError(f"{folder / INDEX} names {shard!r}: shards have to lie in the folder itself.")
         if not path.is_file():
             raise PlanError(f"{folder} lacks the shard {shard}, which {INDEX} names.", hint="Download it again.")
         headers[shard] = read_header(path)
@@ -167,9 +173,23 @@ def _read_shards(folder: Path) -> dict[str, TensorInfo]:
 
 
 def _check_tied(folder: Path, tensors: Mapping[str, TensorInfo]) -> None:
-    maps: dict[Path, mmap.mmap] = {}
-    if not read_tensor(tensors[HEAD], maps).equal(read_tensor(tensors[EMBEDDING], maps)):
+    head, embedding = tensors[HEAD], tensors[EMBEDDING]
+    if (head.dtype, head.shape) != (embedding.dtype, embedding.shape) or not _same_bytes(head, embedding):
         raise PlanError(
             f"{folder} says `tie_word_embeddings: true`, and its {HEAD} differs from its {EMBEDDING}.",
             hint="Set `tie_word_embeddings` to false in its config.json if the output matrix is meant to be its own.",
         )
+
+
+def _same_bytes(first: TensorInfo, second: TensorInfo) -> bool:
+    """Compare two tensors of equal size without torch, up to the first difference."""
+    with first.file.open("rb") as ours, second.file.open("rb") as theirs:
+        ours.seek(first.start)
+        theirs.seek(second.start)
+        left = first.stop - first.start
+        while left:
+            count = min(left, _BLOCK)
+            if ours.read(count) != theirs.read(count):
+                return False
+            left -= count
+    return True

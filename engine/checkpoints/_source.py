@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import mmap
+import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -23,6 +25,7 @@ class Source:
     adapter: Adapter | None = None
     resident: bool = False
     _kept: dict[str, Tensor] = field(default_factory=dict, repr=False, compare=False)
+    _reading: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
     def rows(self, name: str, start: int, stop: int) -> Tensor:
         """Give rows of a floating-point tensor, seen as a matrix of its last dimension (a vector is one row).
@@ -48,16 +51,20 @@ class Source:
     def release(self, name: str) -> None:
         """Let go of a tensor's mapped pages; the system's page cache may keep them."""
         if not self.resident:
+            if self.adapter is not None:
+                self.adapter.release(name)
             self._kept.pop(name, None)
             self.checkpoint.advise(name, mmap.MADV_DONTNEED)
 
     def _matrix(self, name: str) -> Tensor:
-        if name not in self._kept:
-            tensor = self.checkpoint.read(name)
-            matrix = tensor.reshape(-1, tensor.shape[-1] if tensor.dim() else 1)
-            # Kept in the file's dtype, in memory of its own: no page of the file has to be read again.
-            self._kept[name] = matrix.clone() if self.resident else matrix
-        return self._kept[name]
+        with self._reading:  # several threads come for a tensor at once, and one copy is enough
+            if name not in self._kept:
+                tensor = self.checkpoint.read(name)
+                shape = tensor.shape or (1,)
+                matrix = tensor.reshape(math.prod(shape[:-1]), shape[-1])
+                # Kept in the file's dtype, in memory of its own: no page of the file has to be read again.
+                self._kept[name] = matrix.clone() if self.resident else matrix
+            return self._kept[name]
 
 
 def open_source(folder: Path, adapter: Path | None = None, *, resident: bool = False) -> Source:

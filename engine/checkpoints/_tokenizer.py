@@ -36,6 +36,9 @@ _SPECIAL = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cl
 _Stamp = tuple[str, Path, int, int]
 
 
+_MOST = 10_000_000  # tokens; more would be no vocabulary
+
+
 @dataclass(frozen=True)
 class AddedToken:
     """A token that is found in the text before it is cut, with its flags as `tokenizer.json` names them."""
@@ -176,13 +179,24 @@ def _from_file(file: Path, content: bytes) -> dict[str, int]:
         return read_pieces(content)
     if file.suffix == ".json":
         return _trained(_json(file))
-    return {line: number for number, line in enumerate(content.decode().splitlines())}
+    # Lines end at line feeds alone: other separators may be tokens.
+    lines = content.decode(errors="replace").replace("\r\n", "\n").removesuffix("\n").split("\n")
+    return {line: number for number, line in enumerate(lines)}
 
 
 def _trained(vocabulary: object) -> dict[str, int]:
-    if isinstance(vocabulary, list):  # Unigram: the position is the id
-        return {entry[0]: position for position, entry in enumerate(vocabulary)}
-    return dict(vocabulary) if isinstance(vocabulary, dict) else {}
+    try:
+        if isinstance(vocabulary, list):  # Unigram: the position is the id
+            found = {entry[0]: position for position, entry in enumerate(vocabulary)}
+        else:
+            found = dict(vocabulary) if isinstance(vocabulary, dict) else {}
+    except (TypeError, LookupError):
+        found = {"": -1}
+    if not all(isinstance(token, str) and type(row) is int and 0 <= row < _MOST for token, row in found.items()):
+        raise PlanError(
+            "The vocabulary of a tokenizer's file has ids that are no row numbers.", hint="Download it again."
+        )
+    return found
 
 
 def _legacy(files: Mapping[str, Path], settings: Mapping[str, Any]) -> list[AddedToken]:
@@ -223,7 +237,7 @@ def _json(file: Path | None) -> dict[str, Any]:
         return {}
     try:
         value = json.loads(file.read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise PlanError(f"{file} is no valid JSON: {error}.", hint="Download or write it again.") from error
     return value if isinstance(value, dict) else {}
 

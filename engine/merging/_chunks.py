@@ -7,8 +7,10 @@ whole rows that fits the cache of a processor core. Memory follows the chunk, ne
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -23,6 +25,7 @@ T = TypeVar("T")
 CHUNK = 1 << 17  # elements: 512 KB of float32, so that the few tensors of a kernel share a core's L2 cache
 CUDA_CHUNK = 1 << 24
 _SAMPLED = 1 << 17  # elements of a sample
+_PLACES = 64  # from which a sample's rows are taken
 _KEPT = 30 << 20  # bytes; glibc takes no hint beyond 32 MB
 _CUDA_THREADS = 3  # one copies in, one computes, one copies out
 
@@ -80,24 +83,54 @@ class Workers:
         torch.set_num_threads(self._torch_threads)
 
     def map(self, task: Callable[[int], T], count: int) -> list[T]:
-        """Call `task(0) … task(count - 1)`, neighbours at the same time, and give the results in order."""
+        """Call `task(0) … task(count - 1)`, neighbours at the same time, and give the results in order.
+
+        The first failure stops all threads after the chunk that they are at.
+        """
+        stop = threading.Event()
+
+        def share(first: int, step: int) -> list[T]:
+            made: list[T] = []
+            try:
+                with self._stream(first):
+                    for index in range(first, count, step):
+                        if stop.is_set():
+                            break
+                        made.append(task(index))
+            except BaseException:
+                stop.set()
+                raise
+            return made
+
         if self._pool is None or count == 1:
-            with self._stream():
-                return [task(index) for index in range(count)]
-
-        def share(first: int) -> list[T]:
-            with self._stream():
-                return [task(index) for index in range(first, count, self.count)]
-
-        shares = list(self._pool.map(share, range(self.count)))
+            return share(0, 1)
+        try:
+            shares = list(self._pool.map(share, range(self.count), [self.count] * self.count))
+        except BaseException:
+            stop.set()
+            raise
         return [shares[index % self.count][index // self.count] for index in range(count)]
 
-    def _stream(self) -> contextlib.AbstractContextManager[Any]:
+    @contextlib.contextmanager
+    def _stream(self, place: int) -> Iterator[None]:
         import torch
 
         if self.device.type == "cpu":
-            return contextlib.nullcontext()
-        return torch.cuda.stream(torch.cuda.Stream(self.device))  # type: ignore[no-untyped-call]
+            yield
+            return
+        stream = _cuda_stream(str(self.device), place)
+        with torch.cuda.stream(stream):
+            yield
+        stream.synchronize()  # what was written may be read in another stream now
+
+
+@functools.cache
+def _cuda_stream(device: str, place: int) -> Any:  # noqa: ANN401 - torch's streams have no types
+    """Give one stream to each thread of a device for the whole process: the allocator keeps its blocks by stream."""
+    import torch
+
+    del place  # a key of the cache alone
+    return torch.cuda.Stream(torch.device(device))  # type: ignore[no-untyped-call]
 
 
 class Chunks:
@@ -140,13 +173,15 @@ class Chunks:
         return found
 
     def sample(self) -> Chunk:
-        """Read evenly spaced rows of every source, about 128 Ki elements; all rows of a small tensor."""
+        """Read evenly spaced runs of rows of every source, about 128 Ki elements; all rows of a small tensor."""
         import torch
 
-        wanted = max(64, _SAMPLED // max(1, self.columns))
+        wanted = max(_PLACES, _SAMPLED // max(1, self.columns))
         if wanted >= self.rows:
             return self._read(0, self.rows)
-        parts = [self._read(place * self.rows // wanted, place * self.rows // wanted + 1) for place in range(wanted)]
+        run = wanted // _PLACES
+        starts = [place * (self.rows - run) // (_PLACES - 1) for place in range(_PLACES)]
+        parts = [self._read(start, start + run) for start in starts]
         together = zip(*(part.tensors for part in parts), strict=True)
         return Chunk(0, tuple(torch.cat(rows) for rows in together))
 

@@ -12,7 +12,7 @@ import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from engine.merging._chunks import Chunk, Chunks
 
-    Bits = NDArray[np.int32]
+    Bits = NDArray[np.signedinteger[Any]]
     Values = Callable[[Chunk], Sequence[Tensor]]
 
 _LARGEST = 0x7F7FFFFF  # the bits of the largest float32; those of non-negative floats sort as integers
@@ -49,11 +49,15 @@ class Cut:
 
 @dataclass(frozen=True)
 class _Look:
-    """What one chunk has above the bracket, and inside of it."""
+    """What one chunk has above the bracket, and which values inside of it, how often each.
+
+    Differences of bfloat16 numbers take few values: counted, they need no memory to speak of.
+    """
 
     start: int
     above: int
     inside: Bits
+    often: Bits
 
 
 def largest(chunks: Chunks, values: Values, counts: Sequence[int]) -> list[Cut]:
@@ -120,37 +124,41 @@ def _look(chunks: Chunks, values: Values, brackets: Sequence[tuple[int, int]]) -
     return [list(each) for each in zip(*chunks.map(look), strict=True)]
 
 
-def _inside(values: Tensor, low: int, high: int) -> tuple[int, Bits]:
+def _inside(values: Tensor, low: int, high: int) -> tuple[int, Bits, Bits]:
     import numpy as np
     import torch
 
     bits = values.reshape(-1).view(torch.int32)
     if bits.device.type != "cpu":
-        return int((bits > high).sum()), bits[(bits >= low) & (bits <= high)].cpu().numpy()
+        found = bits[(bits >= low) & (bits <= high)].cpu().numpy()
+        return int((bits > high).sum()), *np.unique(found, return_counts=True)
     numbers = bits.numpy()
     # One comparison for both bounds: what is below `low` wraps around to a large unsigned number.
     places = np.flatnonzero((numbers - low).view(np.uint32) <= high - low)
-    return int(np.count_nonzero(numbers > high)), numbers[places]
+    return int(np.count_nonzero(numbers > high)), *np.unique(numbers[places], return_counts=True)
 
 
 def _holds(looks: Sequence[_Look], low: int, count: int) -> bool:
     """Whether the value at `count` is inside the bracket, or is zero."""
     above = sum(look.above for look in looks)
-    return above < count and (low == 1 or count <= above + sum(len(look.inside) for look in looks))
+    return above < count and (low == 1 or count <= above + sum(int(look.often.sum()) for look in looks))
 
 
 def _cut(looks: Sequence[_Look], count: int) -> Cut:
     import numpy as np
 
     wanted = count - sum(look.above for look in looks)
-    inside = np.concatenate([look.inside for look in looks])
-    if wanted > len(inside):  # fewer values than that are not zero: all of them belong
+    inside, place = np.unique(np.concatenate([look.inside for look in looks]), return_inverse=True)
+    often = np.bincount(place, np.concatenate([look.often for look in looks]), minlength=len(inside)).astype(np.int64)
+    reach = often[::-1].cumsum()  # from the largest down
+    if not len(reach) or wanted > reach[-1]:  # fewer values than that are not zero: all of them belong
         return Cut(0.0, 0.0, {})
-    bits = int(np.partition(inside, len(inside) - wanted)[len(inside) - wanted])
-    left = wanted - int(np.count_nonzero(inside > bits))
+    largest_first = int(np.searchsorted(reach, wanted))
+    bits = int(inside[::-1][largest_first])
+    left = wanted - (int(reach[largest_first - 1]) if largest_first else 0)
     ties: dict[int, tuple[int, int]] = {}
     for look in looks:
-        found = int(np.count_nonzero(look.inside == bits))
+        found = int(look.often[look.inside == bits].sum())
         ties[look.start] = (min(left, found), found)
         left -= ties[look.start][0]
     value, below = (float(np.int32(number).view(np.float32)) for number in (bits, bits - 1))

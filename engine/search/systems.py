@@ -6,6 +6,7 @@ their numbers alone. What is exported is what was asked here, bit for bit.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -48,6 +49,7 @@ class Systems:
         self._written: TemporaryDirectory[str] | None = None
         self._memory: dict[str, dict[str, Any]] = {}
         self._model: PreTrainedModel | None = None
+        self._built = ""  # the configuration that the model was built from
         self._asked: dict[tuple[Path, bool], inference.TransformersModel] = {}
 
     @property
@@ -88,11 +90,14 @@ class Systems:
     def _live(self, merger: Merger) -> PreTrainedModel:
         import torch
 
-        dtype = getattr(torch, merger.plan.dtype)
-        sizes = ("num_hidden_layers", "vocab_size")
-        if self._model is None or any(getattr(self._model.config, key) != merger.plan.config[key] for key in sizes):
-            self._model = inference.skeleton(merger.plan.config, dtype)
+        # Sources may differ in more than their weights (rope, norms): each merge is asked in the model that it will be.
+        config = {**merger.plan.config, "dtype": merger.plan.dtype, "transformers_version": None}
+        wanted = json.dumps(config, sort_keys=True)
+        if self._model is None or self._built != wanted:
             self._asked.clear()
+            self._model = None  # the old one goes before the new one comes
+            self._model = inference.skeleton(merger.plan.config, getattr(torch, merger.plan.dtype))
+            self._built = wanted
         return self._model
 
     def _tokenizer(self, merger: Merger) -> Path:
