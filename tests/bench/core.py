@@ -12,6 +12,8 @@ from pathlib import Path
 from engine.checkpoints import open_source
 from engine.executor import Merger
 
+_SEED = 42  # a recipe that names none has this one
+
 
 def main() -> None:
     """Merge the models of a configuration into a new folder."""
@@ -20,7 +22,7 @@ def main() -> None:
     names = dict.fromkeys([*(entry["model"] for entry in entries), *filter(None, [config.get("base_model")])])
     out = Path(sys.argv[2])
     out.mkdir()
-    Merger(config, {name: open_source(Path(name)) for name in names}).write(out)
+    Merger(config, {name: open_source(Path(name)) for name in names}, seed=_SEED).write(out)
 
 
 if __name__ == "__main__":
