@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, BinaryIO, Self
 from engine.checkpoints._header import ITEM_BYTES, SAFETENSORS_NAMES
 from engine.checkpoints._reader import INDEX, SINGLE
 from engine.errors import StageError
+from engine.machine import size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -192,13 +193,9 @@ def _check_folder(folder: Path, total: int) -> None:
     free = shutil.disk_usage(folder).free
     if total > free:
         raise StageError(
-            f"{folder} has room for {_size(free)}, and the checkpoint takes {_size(total)}.",
+            f"{folder} has room for {size(free)}, and the checkpoint takes {size(total)}.",
             hint="Free some space, or choose a folder on another disk.",
         )
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"  # noqa: PLR2004 - a gigabyte
 
 
 def _split(specs: Sequence[TensorSpec], limit: int) -> list[list[TensorSpec]]:

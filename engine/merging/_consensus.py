@@ -77,18 +77,27 @@ def elected(vectors: Vectors, weights: Sequence[float], shared: Mapping[str, flo
         parts = [vector.mul_(weight) for vector, weight in zip(vectors(chunk), weights, strict=True)]
         if not parts:
             return chunk.tensors[0]
-        mixed = _agreeing(parts, weights, normalize=bool(shared["normalize"]))
+        mixed = _mean(parts, weights, normalize=bool(shared["normalize"]))
         return mixed.mul_(shared["lambda"]).add_(chunk.tensors[0])
 
     return kernel
 
 
-def _agreeing(parts: list[Tensor], weights: Sequence[float], *, normalize: bool) -> Tensor:
+def agreeing(vectors: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
+    """Elect for each element the sign of the vectors' sum, a sum of zero counting as positive.
+
+    Returns:
+        In the vectors' memory their magnitudes where they have that sign, and zeros elsewhere; and the sign, 1 or -1.
+    """
     # Masks stay float32: torch turns a comparison into booleans many times more slowly than into floats.
-    sign = _sum([parts[0].clone(), *parts[1:]]).ge_(0).mul_(2).sub_(1)
-    agreeing = [part.mul_(sign).relu_() for part in parts]
-    divisor = weighted_sum([part.sign() for part in agreeing], weights) if normalize else None
-    mixed = _sum(agreeing).mul_(sign)
+    sign = _sum([vectors[0].clone(), *vectors[1:]]).ge_(0).mul_(2).sub_(1)
+    return [vector.mul_(sign).relu_() for vector in vectors], sign
+
+
+def _mean(parts: list[Tensor], weights: Sequence[float], *, normalize: bool) -> Tensor:
+    magnitudes, sign = agreeing(parts)
+    divisor = weighted_sum([part.sign() for part in magnitudes], weights) if normalize else None
+    mixed = _sum(magnitudes).mul_(sign)
     return mixed if divisor is None else mixed.div_(divisor.add_(divisor.clone().eq_(0)))
 
 

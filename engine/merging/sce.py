@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from engine.merging._consensus import task_vectors
+from engine.merging._consensus import agreeing, task_vectors
 from engine.merging._method import Method, Parameter
 from engine.merging._reduce import totals, weighted_sum
 from engine.merging._select import largest, mask
@@ -34,7 +34,7 @@ def merge(chunks: Chunks, each: Sequence[Mapping[str, float]], shared: Mapping[s
     weights = _weights(chunks, selected)
 
     def kernel(chunk: Chunk) -> Tensor:
-        return _agreeing(selected(chunk), weights).add_(chunk.tensors[0])
+        return _mean(selected(chunk), weights).add_(chunk.tensors[0])
 
     return kernel
 
@@ -85,15 +85,11 @@ def _weights(chunks: Chunks, vectors: Vectors) -> list[float]:
     return [mean / sum(means) for mean in means]
 
 
-def _agreeing(vectors: list[Tensor], weights: Sequence[float]) -> Tensor:
+def _mean(vectors: list[Tensor], weights: Sequence[float]) -> Tensor:
     """Average, for each element, the vectors that have the sign of the sum of all."""
-    total = vectors[0].clone()
-    for vector in vectors[1:]:
-        total.add_(vector)
-    sign = total.ge_(0).mul_(2).sub_(1)
-    agreeing = [vector.mul_(sign).relu_() for vector in vectors]
-    divisor = weighted_sum([vector.sign() for vector in agreeing], weights).clamp_(min=_SMALL)
-    return weighted_sum(agreeing, weights).mul_(sign).div_(divisor)
+    magnitudes, sign = agreeing(vectors)
+    divisor = weighted_sum([vector.sign() for vector in magnitudes], weights).clamp_(min=_SMALL)
+    return weighted_sum(magnitudes, weights).mul_(sign).div_(divisor)
 
 
 METHOD = Method(

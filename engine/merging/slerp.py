@@ -6,7 +6,8 @@ import math
 from typing import TYPE_CHECKING
 
 from engine.merging._method import Method, Parameter
-from engine.merging._reduce import cosine, gram, weighted_sum
+from engine.merging._reduce import cosine
+from engine.merging._span import inner_products, spanned
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -27,12 +28,11 @@ def merge(chunks: Chunks, each: Sequence[Mapping[str, float]], shared: Mapping[s
     (anti)parallel it is linear.
     """
     del each, key
-    (base, between), (_, other) = chunks.once("gram", lambda: gram(chunks, lambda chunk: chunk.tensors))
-    shares = arc(cosine(between, base, other, epsilon=_EPSILON), shared["t"])
-    return lambda chunk: weighted_sum(chunk.tensors, shares)
+    (base, between), (_, other) = inner_products(chunks, 2)
+    return spanned(chunks, _arc(cosine(between, base, other, epsilon=_EPSILON), shared["t"]))
 
 
-def arc(angle_cosine: float, t: float) -> tuple[float, float]:
+def _arc(angle_cosine: float, t: float) -> tuple[float, float]:
     """Give the shares of the two ends at `t` on the arc between them."""
     if abs(angle_cosine) > _COLLINEAR:
         return 1 - t, t
